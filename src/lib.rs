@@ -1,0 +1,8 @@
+//! kup builds a complete Kubernetes cluster, and removes every trace of it.
+
+pub mod cluster;
+pub mod error;
+pub mod machine;
+pub mod provider;
+pub mod report;
+pub mod state;

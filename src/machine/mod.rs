@@ -1,0 +1,58 @@
+//! A host that kup can run commands on, and what is needed to talk to it.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// What a machine is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs the control plane (and is a tainted node, unless there are no minions).
+    Master,
+    /// Runs workloads.
+    Minion,
+}
+
+impl Role {
+    /// The word used in names, labels and output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Master => "master",
+            Role::Minion => "minion",
+        }
+    }
+}
+
+/// A machine that a provider made, with all that is needed to reach it safely.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// Its name, which is its host name and its Node's name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// The address by which the cluster's machines and kup reach it.
+    pub address: Ipv4Addr,
+    /// Where its SSH server listens.
+    pub ssh_port: u16,
+    /// The user to log in as.
+    pub user: String,
+    /// Its SSH host key in OpenSSH's one-line form (`ssh-ed25519 AAAA…`), known before the first connection.
+    pub host_key: String,
+    /// How it gets the bundle's files.
+    pub bundle: BundleAccess,
+}
+
+/// How a machine gets the bundle's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BundleAccess {
+    /// The verified bundle is mounted read-only at [`BUNDLE_DIR`].
+    Mounted,
+    /// It is sent over SSH to [`BUNDLE_DIR`].
+    Sent,
+}
+
+/// Where a machine finds the bundle: `bin/`, `cni/` and `images/` stand below it.
+pub const BUNDLE_DIR: &str = "/opt/kup/bundle";

@@ -1,0 +1,230 @@
+//! The vocabulary of progress, and the handles by which work reports it.
+//!
+//! A [`Report`] is cheap to clone and never blocks. Work opens a [`Span`] for each step, and below it one for each machine;
+//! a span that is dropped without [`Span::done`] or [`Span::fail`] counts as cancelled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+/// Identifies a span within one run.
+pub type SpanId = u64;
+
+/// One thing that happened. Times are offsets from the start of the run.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// Work began. `parent` is the step of a machine's part.
+    Started {
+        /// This span.
+        id: SpanId,
+        /// The span it belongs to, if any.
+        parent: Option<SpanId>,
+        /// What is being done ("etcd"), or the machine's name below a step.
+        title: String,
+        /// Offset from the start of the run.
+        at: Seconds,
+    },
+    /// What a span is waiting for now, with the last thing seen.
+    Waiting {
+        /// This span.
+        id: SpanId,
+        /// The named condition.
+        on: String,
+    },
+    /// How far a measurable span is.
+    Progress {
+        /// This span.
+        id: SpanId,
+        /// Units done.
+        done: u64,
+        /// Units in total, if known.
+        total: Option<u64>,
+        /// What is counted.
+        unit: Unit,
+    },
+    /// Work ended well.
+    Done {
+        /// This span.
+        id: SpanId,
+        /// What came of it ("already running", "12 files"), if worth a word.
+        result: Option<String>,
+        /// How long it took.
+        took: Seconds,
+        /// Offset from the start of the run.
+        at: Seconds,
+    },
+    /// Work failed; the error itself is returned to the caller, this is for the display.
+    Failed {
+        /// This span.
+        id: SpanId,
+        /// The error's first sentence.
+        error: String,
+        /// How long it took.
+        took: Seconds,
+    },
+    /// Work was given up because something else failed or the user stopped it.
+    Cancelled {
+        /// This span.
+        id: SpanId,
+    },
+    /// Something worth knowing.
+    Note {
+        /// A sentence.
+        text: String,
+    },
+    /// Something that went another way than hoped, without being a failure.
+    Warning {
+        /// A sentence.
+        text: String,
+    },
+}
+
+/// What [`Event::Progress`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Bytes, drawn as MiB.
+    Bytes,
+    /// Things, drawn as they are.
+    Items,
+}
+
+/// A duration in seconds with millisecond precision, as JSON shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Seconds(pub f64);
+
+impl From<Duration> for Seconds {
+    fn from(d: Duration) -> Self {
+        Seconds((d.as_secs_f64() * 1000.0).round() / 1000.0)
+    }
+}
+
+/// The sending end, held by work.
+#[derive(Clone)]
+pub struct Report {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    sender: mpsc::UnboundedSender<Event>,
+    next: AtomicU64,
+    start: Instant,
+}
+
+impl Report {
+    /// A report and the end that a display reads. The display ends when the last clone of the report is dropped.
+    pub fn channel() -> (Report, mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Report { inner: Arc::new(Inner { sender, next: AtomicU64::new(1), start: Instant::now() }) }, receiver)
+    }
+
+    /// A report nobody reads, for tests and for quiet commands.
+    pub fn silent() -> Report {
+        Report::channel().0
+    }
+
+    fn send(&self, event: Event) {
+        // A display that has ended is no reason for work to stop.
+        let _ = self.inner.sender.send(event);
+    }
+
+    /// Opens a top-level span.
+    pub fn step(&self, title: impl Into<String>) -> Span {
+        self.open(None, title.into())
+    }
+
+    /// Says something worth knowing.
+    pub fn note(&self, text: impl Into<String>) {
+        self.send(Event::Note { text: text.into() });
+    }
+
+    /// Says that something went another way than hoped.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.send(Event::Warning { text: text.into() });
+    }
+
+    fn open(&self, parent: Option<SpanId>, title: String) -> Span {
+        let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
+        self.send(Event::Started { id, parent, title, at: begun.duration_since(self.inner.start).into() });
+        Span { report: self.clone(), id, begun, ended: false }
+    }
+}
+
+/// Work under way: a step, or one machine's part of it.
+pub struct Span {
+    report: Report,
+    id: SpanId,
+    begun: Instant,
+    ended: bool,
+}
+
+impl Span {
+    /// Opens a span below this one.
+    pub fn child(&self, title: impl Into<String>) -> Span {
+        self.report.open(Some(self.id), title.into())
+    }
+
+    /// Names the condition that is being waited for.
+    pub fn waiting(&self, on: impl Into<String>) {
+        self.report.send(Event::Waiting { id: self.id, on: on.into() });
+    }
+
+    /// Says how far this is.
+    pub fn progress(&self, done: u64, total: Option<u64>, unit: Unit) {
+        self.report.send(Event::Progress { id: self.id, done, total, unit });
+    }
+
+    /// The report this span belongs to.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Ends well.
+    pub fn done(self) {
+        self.end(None);
+    }
+
+    /// Ends well, with a word about what came of it.
+    pub fn done_with(self, result: impl Into<String>) {
+        self.end(Some(result.into()));
+    }
+
+    fn end(mut self, result: Option<String>) {
+        self.ended = true;
+        let now = Instant::now();
+        self.report.send(Event::Done {
+            id: self.id,
+            result,
+            took: now.duration_since(self.begun).into(),
+            at: now.duration_since(self.report.inner.start).into(),
+        });
+    }
+
+    /// Ends badly.
+    pub fn fail(mut self, error: &crate::error::Error) {
+        self.ended = true;
+        self.report.send(Event::Failed { id: self.id, error: error.what.clone(), took: self.begun.elapsed().into() });
+    }
+
+    /// Ends by the outcome of the work: done, or failed with the error's first sentence. Returns the outcome unchanged.
+    pub fn close<T>(self, outcome: crate::error::Result<T>) -> crate::error::Result<T> {
+        match &outcome {
+            Ok(_) => self.done(),
+            Err(e) => self.fail(e),
+        }
+        outcome
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.report.send(Event::Cancelled { id: self.id });
+        }
+    }
+}
