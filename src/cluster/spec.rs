@@ -39,7 +39,7 @@ pub struct Cluster {
 }
 
 /// Who makes machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderKind {
     /// Containers on this machine.
@@ -119,8 +119,10 @@ pub struct Minions {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Network {
     /// Range that pods get addresses from; each node takes a /24 of it.
+    #[schemars(with = "String")]
     pub pods: Ipv4Net,
     /// Range of Services' cluster addresses.
+    #[schemars(with = "String")]
     pub services: Ipv4Net,
     /// Address of the cluster's DNS Service, inside `services`.
     pub dns: Ipv4Addr,
