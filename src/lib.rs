@@ -3,6 +3,8 @@
 pub mod cluster;
 pub mod error;
 pub mod machine;
+pub mod pki;
 pub mod provider;
 pub mod report;
 pub mod state;
+pub mod templates;

@@ -1,5 +1,11 @@
 //! A host that kup can run commands on, and what is needed to talk to it.
 
+pub mod facts;
+pub mod files;
+pub mod place;
+pub mod ssh;
+pub mod topology;
+
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
