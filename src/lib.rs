@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod bootstrap;
 pub mod cluster;
 pub mod error;
 pub mod machine;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 
+use super::api::Nodes;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Context as _, Error, Result};
 use crate::machine::Role;
@@ -26,13 +27,11 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let mut nodes = context.nodes().await?;
     let word = units::start(host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
+    let has_label = |nodes: &Nodes| nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))));
     let registered = tokio::time::timeout(DEADLINE, nodes.wait_for(|nodes| nodes.contains_key(name))).await;
-    let labelled = match registered {
-        Ok(Ok(nodes)) => nodes.get(name).is_some_and(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role)))),
-        Ok(Err(_)) | Err(_) => {
-            let error = Error::new(format!("{name} did not register as a Node within {} s", DEADLINE.as_secs()));
-            return Err(units::with_journal(error, host.ssh()?, "kubelet.service").await);
-        }
+    let Some(labelled) = registered.ok().and_then(std::result::Result::ok).and_then(|nodes| has_label(&nodes)) else {
+        let error = Error::new(format!("{name} did not register as a Node within {} s", DEADLINE.as_secs()));
+        return Err(units::with_journal(error, host.ssh()?, "kubelet.service").await);
     };
     if !labelled {
         label_node(context, name, host.machine.role).await?;

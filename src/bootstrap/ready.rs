@@ -73,14 +73,14 @@ async fn dns_available(context: &Context, until: Instant) -> Result<()> {
     loop {
         let deployment = api.get("coredns").await.context("cannot look at the Deployment of CoreDNS")?;
         let status = deployment.status.unwrap_or_default();
-        let wanted = deployment.spec.and_then(|s| s.replicas).unwrap_or(1);
+        let wanted = deployment.spec.replicas.unwrap_or(1);
         let settled = status.observed_generation == deployment.metadata.generation && status.updated_replicas == Some(wanted);
         if settled && status.ready_replicas.unwrap_or(0) >= wanted {
             return Ok(());
         }
         if Instant::now() >= until {
             let conditions = status.conditions.unwrap_or_default();
-            let why = conditions.iter().filter(|c| c.status != "True").filter_map(|c| c.message.clone()).collect::<Vec<_>>().join("\n");
+            let why = conditions.iter().filter(|c| c.status.as_deref() != Some("True")).filter_map(|c| c.message.clone()).collect::<Vec<_>>().join("\n");
             return Err(Error::new(format!("{} of {wanted} replicas of CoreDNS are ready", status.ready_replicas.unwrap_or(0)))
                 .why(if why.is_empty() { "its Deployment names no reason".to_owned() } else { why })
                 .hint("kup kubectl -- -n kube-system describe pods -l k8s-app=kube-dns"));
