@@ -6,3 +6,4 @@ pub mod machine;
 pub mod provider;
 pub mod report;
 pub mod state;
+pub mod yaml;
