@@ -70,7 +70,7 @@ pub struct Kubernetes {
 /// A range of ports, written `first-last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", extend("pattern" = "^[0-9]+-[0-9]+$"))]
+#[schemars(with = "String", extend("format" = "port-range", "pattern" = "^[0-9]+-[0-9]+$"))]
 pub struct PortRange {
     /// Lowest port.
     pub first: u16,
@@ -119,10 +119,10 @@ pub struct Minions {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Network {
     /// Range that pods get addresses from; each node takes a /24 of it.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "ipv4-range"))]
     pub pods: Ipv4Net,
     /// Range of Services' cluster addresses.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "ipv4-range"))]
     pub services: Ipv4Net,
     /// Address of the cluster's DNS Service, inside `services`.
     pub dns: Ipv4Addr,
@@ -161,7 +161,7 @@ pub enum EngineChoice {
 /// The local machines' network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "auto-or-ipv4-range"))]
 pub enum Subnet {
     /// The first free one.
     Auto,
