@@ -81,6 +81,7 @@ pub fn load(source: Source) -> Result<Loaded> {
     let mut cluster: Cluster = serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
     problems.extend(validate::problems(&cluster, &origins, &bad, &Releases::compiled_in()?));
     if !problems.is_empty() {
+        problems.sort_by_key(|problem| problem.origin.place());
         return Err(problem::error(&problems));
     }
     if let Some(key) = cluster.local.ssh_key.take() {

@@ -26,6 +26,18 @@ pub enum Origin {
     Flag(String),
 }
 
+impl Origin {
+    /// The order in which people look: through the file first, then at what they typed.
+    pub fn place(&self) -> (u8, Option<Mark>) {
+        match self {
+            Origin::File { mark, .. } => (0, Some(*mark)),
+            Origin::Env(_) => (1, None),
+            Origin::Flag(_) => (2, None),
+            Origin::Default => (3, None),
+        }
+    }
+}
+
 /// `default`, `file x.yaml:12`, `env KUP_NAME`, `flag --name`.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

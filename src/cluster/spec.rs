@@ -17,10 +17,13 @@ pub const KIND: &str = "Cluster";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cluster {
     /// Version of this file's format.
+    #[schemars(extend("const" = API_VERSION))]
     pub api_version: String,
     /// Always `Cluster`.
+    #[schemars(extend("const" = KIND))]
     pub kind: String,
     /// The cluster's name: lower-case letters, digits and hyphens, at most 40 characters. Everything kup makes carries it.
+    #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"))]
     pub name: String,
     /// Who makes the machines.
     pub provider: ProviderKind,
@@ -64,6 +67,7 @@ pub struct Kubernetes {
     /// Ports that NodePort Services may use, on every node.
     pub service_node_port_range: PortRange,
     /// Pods a node may run; the kubelet's own default is 110.
+    #[schemars(range(min = 10, max = 253))]
     pub max_pods: u16,
 }
 
@@ -103,6 +107,7 @@ impl From<PortRange> for String {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Masters {
     /// How many: an odd number, since etcd needs a majority.
+    #[schemars(range(min = 1))]
     pub count: u16,
 }
 
