@@ -1,8 +1,13 @@
-//! The command line: one file per command.
+//! The command line: one file per command, each with its arguments (doc comments are the help) and `run`.
+
+pub mod completion;
+pub mod config;
+pub mod config_args;
+pub mod kubeconfig;
+pub mod man;
+pub mod version;
 
 use crate::report::Report;
-
-pub mod bundle;
 
 /// What a command talks to people with.
 pub struct Ui {
