@@ -1,5 +1,6 @@
 //! kup builds a complete Kubernetes cluster, and removes every trace of it.
 
+pub mod cli;
 pub mod cluster;
 pub mod error;
 pub mod machine;
