@@ -3,6 +3,7 @@
 use std::env;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -115,9 +116,10 @@ fn run(
             stream: conduct.stream && global.output == Output::Json,
             start,
             reader_gone: AtomicBool::new(false),
+            unwritten: Mutex::new(None),
         };
         let outcome = tokio::select! {
-            outcome = work(&ui) => outcome,
+            outcome = work(&ui) => outcome.and_then(|()| ui.written()),
             _ = interrupt => Err(interrupted(conduct)),
         };
         display.finish().await;

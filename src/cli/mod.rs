@@ -3,6 +3,7 @@
 //! To add a command: a file, a variant of [`Command`] and a line in [`Command::run`]; if it makes or removes things, also one in
 //! [`Command::conduct`].
 
+pub mod bundle;
 pub mod drive;
 pub mod ui;
 
@@ -72,16 +73,23 @@ pub enum Color {
 
 /// What kup can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+#[allow(missing_docs)] // The doc comment of each variant's `Args` is the command's help.
+pub enum Command {
+    Bundle(bundle::Args),
+}
 
 impl Command {
     /// How this command behaves towards the outside while it runs.
     pub fn conduct(&self) -> Conduct {
-        match *self {}
+        match self {
+            Command::Bundle(_) => Conduct::default(),
+        }
     }
 
     /// Runs it.
     pub async fn run(self, ui: &Ui) -> Result<()> {
-        match self {}
+        match self {
+            Command::Bundle(args) => bundle::run(args, ui).await,
+        }
     }
 }

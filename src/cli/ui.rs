@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
@@ -23,15 +24,16 @@ pub struct Ui {
     pub(super) stream: bool,
     pub(super) start: std::time::Instant,
     pub(super) reader_gone: AtomicBool,
+    pub(super) unwritten: Mutex<Option<io::Error>>,
 }
 
 impl Ui {
     /// Writes text and a line end to standard output, after all progress that was reported before.
     ///
-    /// A reader that closed the pipe is no error, since the work itself matters more than its description; a command whose work is to
-    /// print without end asks [`Ui::reader_gone`].
-    pub fn print(&self, text: impl Display) -> Result<()> {
-        self.write(Stream::Out, format!("{text}\n").into_bytes())
+    /// Printing does not interrupt the work, which matters more than its description: a reader that closed the pipe is no error (a
+    /// command whose work is to print without end asks [`Ui::reader_gone`]), and a full disk makes the command fail at its end.
+    pub fn print(&self, text: impl Display) {
+        self.write(Stream::Out, format!("{text}\n").into_bytes());
     }
 
     /// Prints a command's result as JSON: indented, or as the last line of the stream for commands that write their events there.
@@ -41,12 +43,13 @@ impl Ui {
         } else {
             serde_json::to_string_pretty(value).context("cannot write the result as JSON")?
         };
-        self.print(text)
+        self.print(text);
+        Ok(())
     }
 
     /// Writes bytes as they are to standard output: a kubeconfig, an archive, another program's output.
-    pub fn write_raw(&self, bytes: impl Into<Vec<u8>>) -> Result<()> {
-        self.write(Stream::Out, bytes.into())
+    pub fn write_raw(&self, bytes: impl Into<Vec<u8>>) {
+        self.write(Stream::Out, bytes.into());
     }
 
     /// Whether standard output was found closed.
@@ -66,7 +69,7 @@ impl Ui {
             return Err(Error::usage("this needs a yes, and there is no terminal to ask on").hint("add -y to say yes"));
         }
         let _held = self.hold()?;
-        self.write(Stream::Err, format!("{question} [y/N] ").into_bytes())?;
+        self.write(Stream::Err, format!("{question} [y/N] ").into_bytes());
         let answer = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
             io::stdin().read_line(&mut line).map(|_| line)
@@ -81,14 +84,19 @@ impl Ui {
         Ok(Held { output: self.output.clone() })
     }
 
-    fn write(&self, stream: Stream, bytes: Vec<u8>) -> Result<()> {
-        match self.output.write(stream, bytes) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
-                self.reader_gone.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            outcome => outcome.context("cannot write the output"),
+    fn write(&self, stream: Stream, bytes: Vec<u8>) {
+        let Err(e) = self.output.write(stream, bytes) else { return };
+        if e.kind() == io::ErrorKind::BrokenPipe {
+            self.reader_gone.store(true, Ordering::Relaxed);
+        } else if let Ok(mut first) = self.unwritten.lock() {
+            first.get_or_insert(e);
         }
+    }
+
+    /// The first error that [`Ui::print`] met, if any.
+    pub(super) fn written(&self) -> Result<()> {
+        let first = self.unwritten.lock().ok().and_then(|mut e| e.take());
+        first.map_or(Ok(()), Err).context("not all of the output could be written")
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::display::Painter;
 use super::event::Event;
-use super::tree::{State, Tree, amount, duration, machines, one_line};
+use super::tree::{State, Tree, amount, duration, one_line};
 
 /// A step whose wait changes says so at most this often, in seconds.
 const CHANGED_AFTER: f64 = 5.0;
@@ -59,9 +59,10 @@ impl Lines {
         };
         let (word, text) = match (event, &node.state) {
             (Event::Started { .. }, _) => ("start", name),
-            (Event::Done { .. }, State::Done(Some(result))) => ("done", format!("{name} ({result}, {took})")),
-            (Event::Done { .. }, _) if node.children.is_empty() => ("done", format!("{name} ({took})")),
-            (Event::Done { .. }, _) => ("done", format!("{name} ({}, {took})", machines(node.children.len()))),
+            (Event::Done { .. }, _) => match self.tree.result(at) {
+                Some(result) => ("done", format!("{name} ({result}, {took})")),
+                None => ("done", format!("{name} ({took})")),
+            },
             (Event::Failed { .. }, State::Failed(error)) => ("failed", format!("{name}: {error} ({took})")),
             (Event::Cancelled { .. }, _) => ("stopped", format!("{name} ({took})")),
             _ => return None,
@@ -96,7 +97,7 @@ impl Lines {
         parts.extend(node.progress.map(amount));
         let (done, all) = self.tree.count(step);
         if all > 1 {
-            parts.push(format!("{done} of {}", machines(all)));
+            parts.push(format!("{done} of {}", node.parts()));
         }
         let part = self.tree.children(step).find(|n| n.running() && n.progress.is_some());
         match (self.tree.wait(step), part) {

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::display::Painter;
 use super::event::Event;
-use super::tree::{Node, Progress, State, Tree, amount, duration, machines, one_line};
+use super::tree::{Node, Progress, State, Tree, amount, duration, one_line};
 
 /// Lines below one step when there is room: what a reader can follow.
 const MOST_BELOW: usize = 6;
@@ -200,9 +200,7 @@ fn line(tree: &Tree, at: usize, depth: usize, look: Look, now: f64) -> String {
     let mut text = format!("{:indent$}{mark} {title} {:>6}  ", "", duration(node.elapsed(now)), indent = 2 * depth);
     match &node.state {
         State::Running => running_detail(&mut text, tree, at, look, now),
-        State::Done(Some(result)) => text.push_str(result),
-        State::Done(None) if !node.children.is_empty() => text.push_str(&machines(node.children.len())),
-        State::Done(None) => {}
+        State::Done(_) => text.push_str(&tree.result(at).unwrap_or_default()),
         State::Failed(error) => text.push_str(&paint(Style::new().red(), error)),
         State::Cancelled => text.push_str("stopped"),
     }
@@ -218,7 +216,7 @@ fn running_detail(text: &mut String, tree: &Tree, at: usize, look: Look, now: f6
     }
     let (done, all) = tree.count(at);
     if all > 1 {
-        parts.push(format!("{done} of {}", machines(all)));
+        parts.push(format!("{done} of {}", node.parts()));
     }
     if node.wait.is_some() {
         parts.extend(node.wait.as_ref().map(|w| format!("waiting: {w}")));

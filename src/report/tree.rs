@@ -33,6 +33,8 @@ pub struct Progress {
 pub struct Node {
     /// What is being done, or on which machine. One line without control characters.
     pub title: String,
+    /// What the spans below it are, in the singular.
+    pub of: &'static str,
     /// The span it belongs to: an index into [`Tree::nodes`].
     pub parent: Option<usize>,
     /// The spans below it, in order of start.
@@ -53,6 +55,12 @@ impl Node {
     /// Seconds that it has taken so far, or took in all.
     pub fn elapsed(&self, now: f64) -> f64 {
         self.took.unwrap_or_else(|| (now - self.begun).max(0.0))
+    }
+
+    /// `5 machines`, `14 components`: the spans below it, counted.
+    pub fn parts(&self) -> String {
+        let count = self.children.len();
+        format!("{count} {}{}", self.of, if count == 1 { "" } else { "s" })
     }
 
     /// Whether it is still under way.
@@ -81,11 +89,12 @@ impl Tree {
         else {
             return None;
         };
-        if let Event::Started { parent, title, at, .. } = event {
+        if let Event::Started { parent, title, of, at, .. } = event {
             let at_index = self.nodes.len();
             let parent = parent.and_then(|p| self.index.get(&p).copied());
             self.nodes.push(Node {
                 title: one_line(title),
+                of,
                 parent,
                 children: Vec::new(),
                 begun: at.0,
@@ -132,6 +141,25 @@ impl Tree {
         (self.children(of).filter(|n| matches!(n.state, State::Done(_))).count(), self.nodes[of].children.len())
     }
 
+    /// What came of a span that ended well: its own word; else, for a single part, that one's word or name; else the number of parts,
+    /// with their word if all say the same.
+    pub fn result(&self, of: usize) -> Option<String> {
+        let node = &self.nodes[of];
+        let word = |n: &Node| if let State::Done(word) = &n.state { word.clone() } else { None };
+        if let Some(own) = word(node) {
+            return Some(own);
+        }
+        let parts: Vec<&Node> = self.children(of).collect();
+        match parts[..] {
+            [] => None,
+            [only] => Some(word(only).unwrap_or_else(|| only.title.clone())),
+            [first, ref rest @ ..] => match word(first).filter(|w| rest.iter().all(|n| word(n).as_ref() == Some(w))) {
+                Some(same) => Some(format!("{}: {same}", node.parts())),
+                None => Some(node.parts()),
+            },
+        }
+    }
+
     /// What a running span waits for: its own wait, else that of the longest running span below it, named.
     pub fn wait(&self, of: usize) -> Option<String> {
         let node = &self.nodes[of];
@@ -170,11 +198,6 @@ pub fn one_line(text: &str) -> String {
 /// Characters that reorder or hide text without being control characters.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// `1 machine`, `5 machines`: how the spans below a step are counted, unless the step says it better itself.
-pub fn machines(count: usize) -> String {
-    format!("{count} machine{}", if count == 1 { "" } else { "s" })
 }
 
 /// `0.8s`, `2m05s`, `1h02m`: at most six columns up to a hundred hours.
