@@ -1,12 +1,8 @@
 //! kup builds a complete Kubernetes cluster, and removes every trace of it.
 
-<<<<<<< HEAD
+pub mod bootstrap;
 pub mod bundle;
 pub mod cli;
-pub mod bootstrap;
-=======
-pub mod cli;
->>>>>>> config
 pub mod cluster;
 pub mod error;
 pub mod kubeconfig;
@@ -15,8 +11,5 @@ pub mod pki;
 pub mod provider;
 pub mod report;
 pub mod state;
-<<<<<<< HEAD
 pub mod templates;
-=======
 pub mod yaml;
->>>>>>> config
