@@ -7,10 +7,14 @@ pub mod bundle;
 pub mod completion;
 pub mod config;
 pub mod config_args;
+pub mod down;
 pub mod drive;
 pub mod kubeconfig;
 pub mod man;
+pub mod plan;
+pub mod target;
 pub mod ui;
+pub mod up;
 pub mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -81,6 +85,9 @@ pub enum Color {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)] // The doc comment of each variant's `Args` is the command's help.
 pub enum Command {
+    Up(up::Args),
+    Down(down::Args),
+    Plan(plan::Args),
     Bundle(bundle::Args),
     Config(config::Args),
     Version(version::Args),
@@ -92,13 +99,18 @@ impl Command {
     /// How this command behaves towards the outside while it runs.
     pub fn conduct(&self) -> Conduct {
         match self {
-            Command::Bundle(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Conduct::default(),
+            Command::Up(_) => Conduct { stream: true, interrupted: Some("`kup up` resumes, `kup down` removes") },
+            Command::Down(_) => Conduct { stream: true, interrupted: Some("`kup down` goes on") },
+            Command::Plan(_) | Command::Bundle(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Conduct::default(),
         }
     }
 
     /// Runs it.
     pub async fn run(self, ui: &Ui) -> Result<()> {
         match self {
+            Command::Up(args) => up::run(args, ui).await,
+            Command::Down(args) => down::run(args, ui).await,
+            Command::Plan(args) => plan::run(args, ui).await,
             Command::Bundle(args) => bundle::run(args, ui).await,
             Command::Config(args) => config::run(args, ui).await,
             Command::Version(args) => version::run(args, ui).await,

@@ -3,6 +3,7 @@
 pub mod dns_query;
 pub mod facts;
 pub mod files;
+pub mod host;
 pub mod place;
 pub mod ssh;
 pub mod topology;

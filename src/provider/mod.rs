@@ -1,5 +1,7 @@
 //! Who makes machines. A provider knows nothing of Kubernetes: it hands on [`Machine`]s as they come.
 
+pub mod local;
+
 use serde::Serialize;
 
 use crate::cluster::{Cluster, spec::ProviderKind};
