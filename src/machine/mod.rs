@@ -1,5 +1,7 @@
 //! A host that kup can run commands on, and what is needed to talk to it.
 
+pub mod host;
+
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
