@@ -101,7 +101,7 @@ pub struct Facts {
     pub inotify_watches: u64,
     /// Hard limit of open files.
     pub nofile: u64,
-    /// Hard limit of processes.
+    /// Hard limit of processes; `u64::MAX` if there is none.
     pub nproc: u64,
     /// The host has modules in `/lib/modules`.
     pub lib_modules: bool,
@@ -151,7 +151,9 @@ pub fn runtime_flags(facts: &Facts) -> Vec<String> {
     } else {
         // Nobody may raise a hard limit: the engine's own defaults, which are higher, would fail.
         flags.push(format!("--ulimit=nofile={0}:{0}", facts.nofile.min(NOFILE)));
-        flags.push(format!("--ulimit=nproc={0}:{0}", facts.nproc));
+        if facts.nproc != u64::MAX {
+            flags.push(format!("--ulimit=nproc={0}:{0}", facts.nproc));
+        }
     }
     flags
 }

@@ -2,6 +2,8 @@
 
 pub mod local;
 
+pub use local::LocalProvider;
+
 use serde::Serialize;
 
 use crate::cluster::{Cluster, spec::ProviderKind};

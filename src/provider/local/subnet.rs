@@ -99,10 +99,10 @@ pub(super) fn choose(cluster: &Cluster, taken: &[Taken], refused: &[Ipv4Net]) ->
             .flatten()
             .find(|&subnet| holder(subnet).is_none() && !refused.contains(&subnet))
             .ok_or_else(|| {
-                let by = holder(POOL)
-                    .map_or_else(|| "the container engine refuses them all".to_owned(), |t| format!("among others, by {}", t.by));
+                let holder = taken.iter().chain(&inside).find(|t| overlap(t.range, POOL));
+                let by = holder.map_or("the container engine, which refuses them all", |t| &t.by);
                 Error::new(format!("no /24 of {POOL} is free for the machines' network"))
-                    .why(format!("taken {by}"))
+                    .why(format!("taken, among others, by {by}"))
                     .hint("name a free range as local.subnet in the config")
             }),
     }
