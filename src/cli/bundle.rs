@@ -97,9 +97,13 @@ impl Which {
     fn open(&self) -> Result<Bundle> {
         let (release, arch) = (self.release()?, self.arch()?);
         Bundle::open(&cache_dir()?, &release.version, arch)?.ok_or_else(|| {
-            Error::new(format!("there is no complete bundle {}-{arch} in {}", release.version, cache_dir().unwrap_or_else(|_| PathBuf::from("the cache")).display()))
-                .hint(format!("kup bundle fetch --version {} --arch {arch}", release.version))
-                .hint(format!("kup bundle build --version {} --arch {arch}", release.version))
+            Error::new(format!(
+                "there is no complete bundle {}-{arch} in {}",
+                release.version,
+                cache_dir().unwrap_or_else(|_| PathBuf::from("the cache")).display()
+            ))
+            .hint(format!("kup bundle fetch --version {} --arch {arch}", release.version))
+            .hint(format!("kup bundle build --version {} --arch {arch}", release.version))
         })
     }
 }
@@ -134,14 +138,17 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 fn made(bundle: Option<Bundle>, ui: &Ui) -> Result<()> {
     match bundle {
         Some(bundle) => summary(&bundle, ui),
-        None => ui.report.note("the components asked for are kept; the bundle is complete when all the others have been made the same way"),
+        None => ui
+            .report
+            .note("the components asked for are kept; the bundle is complete when all the others have been made the same way"),
     }
     Ok(())
 }
 
 async fn verify(bundle: Bundle, report: &Report) -> Result<Bundle> {
     let span = report.step(format!("Checking bundle {}-{}", bundle.manifest.kubernetes, bundle.manifest.arch));
-    let outcome = tokio::task::spawn_blocking(move || bundle.verify(true).map(|()| bundle)).await.context("the check broke off")?;
+    let outcome =
+        tokio::task::spawn_blocking(move || bundle.verify(true).map(|()| bundle)).await.context("the check broke off")?;
     span.close(outcome)
 }
 
@@ -155,7 +162,14 @@ fn summary(bundle: &Bundle, ui: &Ui) {
         return ui.print(brief(bundle));
     }
     let m = &bundle.manifest;
-    ui.print(format!("bundle {}-{}: {} files, {}, {}", m.kubernetes, m.arch, m.files.len(), mebibytes(bundle.size()), bundle.dir.display()));
+    ui.print(format!(
+        "bundle {}-{}: {} files, {}, {}",
+        m.kubernetes,
+        m.arch,
+        m.files.len(),
+        mebibytes(bundle.size()),
+        bundle.dir.display()
+    ));
 }
 
 fn list(bundle: &Bundle, ui: &Ui) -> Result<()> {
@@ -183,7 +197,13 @@ fn list_all(ui: &Ui) -> Result<()> {
     let mut table = table(["KUBERNETES", "ARCH", "FILES", "SIZE", "PATH"]);
     for bundle in &bundles {
         let m = &bundle.manifest;
-        table.add_row([m.kubernetes.clone(), m.arch.to_string(), m.files.len().to_string(), mebibytes(bundle.size()), bundle.dir.display().to_string()]);
+        table.add_row([
+            m.kubernetes.clone(),
+            m.arch.to_string(),
+            m.files.len().to_string(),
+            mebibytes(bundle.size()),
+            bundle.dir.display().to_string(),
+        ]);
     }
     ui.print(table);
     Ok(())
