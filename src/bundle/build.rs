@@ -145,7 +145,7 @@ impl Build {
     pub async fn run(&self, report: &Report) -> Result<Option<Bundle>> {
         let components = chosen(&self.only)?;
         let tools = toolchain::find(&self.release, &components, self.arch).await?;
-        let step = report.step(format!("Bundle {}-{} from source", self.release.version, self.arch));
+        let step = report.step_of(format!("Bundle {}-{} from source", self.release.version, self.arch), "component");
         let outcome = self.build(&components, &tools, &step).await;
         step.close(outcome)
     }

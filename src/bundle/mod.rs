@@ -64,6 +64,14 @@ impl Arch {
         }
     }
 
+    /// The word `uname -m` uses.
+    pub const fn machine(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "x86_64",
+            Arch::Arm64 => "aarch64",
+        }
+    }
+
     /// Its number in an ELF header (`e_machine`).
     pub(crate) const fn elf_machine(self) -> u16 {
         match self {
