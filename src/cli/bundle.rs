@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::report::Report;
 use crate::state::cache_dir;
 
-use super::Ui;
+use super::{Conduct, Ui};
 
 /// Make, get, check and show the set of binaries and images that a cluster is made of.
 #[derive(Debug, ClapArgs)]
@@ -108,6 +108,17 @@ impl Which {
     }
 }
 
+impl Args {
+    /// How this command behaves towards the outside while it runs.
+    pub fn conduct(&self) -> Conduct {
+        match self.command {
+            Command::Build { .. } => Conduct { stream: true, interrupted: Some("`kup bundle build` goes on from there") },
+            Command::Fetch { .. } => Conduct { stream: true, interrupted: Some("`kup bundle fetch` goes on from there") },
+            Command::Verify { .. } | Command::List { .. } | Command::Path { .. } => Conduct::default(),
+        }
+    }
+}
+
 /// Runs `kup bundle …`.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     match args.command {
@@ -121,15 +132,17 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         }
         Command::Verify { which } => {
             let bundle = verify(which.open()?, &ui.report).await?;
-            summary(&bundle, ui);
-            Ok(())
+            summary(&bundle, ui)
         }
         Command::List { all: true, .. } => list_all(ui),
         Command::List { which, .. } => list(&which.open()?, ui),
         Command::Path { which, name } => {
             let bundle = which.open()?;
             let path = name.map_or_else(|| Ok(bundle.dir.clone()), |name| bundle.path(&name))?;
-            ui.print(if ui.json { json!({ "path": path }).to_string() } else { path.display().to_string() });
+            if ui.json {
+                return ui.result(&json!({ "path": path }));
+            }
+            ui.print(path.display());
             Ok(())
         }
     }
@@ -138,11 +151,14 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 fn made(bundle: Option<Bundle>, ui: &Ui) -> Result<()> {
     match bundle {
         Some(bundle) => summary(&bundle, ui),
-        None => ui
-            .report
-            .note("the components asked for are kept; the bundle is complete when all the others have been made the same way"),
+        None if ui.json => ui.result(&json!({ "complete": false })),
+        None => {
+            ui.report.note(
+                "the components asked for are kept; the bundle is complete when all the others have been made the same way",
+            );
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 async fn verify(bundle: Bundle, report: &Report) -> Result<Bundle> {
@@ -157,9 +173,9 @@ fn brief(bundle: &Bundle) -> serde_json::Value {
     json!({ "kubernetes": m.kubernetes, "arch": m.arch, "origin": m.origin, "files": m.files.len(), "size": bundle.size(), "path": bundle.dir })
 }
 
-fn summary(bundle: &Bundle, ui: &Ui) {
+fn summary(bundle: &Bundle, ui: &Ui) -> Result<()> {
     if ui.json {
-        return ui.print(brief(bundle));
+        return ui.result(&brief(bundle));
     }
     let m = &bundle.manifest;
     ui.print(format!(
@@ -170,13 +186,12 @@ fn summary(bundle: &Bundle, ui: &Ui) {
         mebibytes(bundle.size()),
         bundle.dir.display()
     ));
+    Ok(())
 }
 
 fn list(bundle: &Bundle, ui: &Ui) -> Result<()> {
     if ui.json {
-        let text = serde_json::to_string_pretty(&bundle.manifest).context("cannot print the manifest")?;
-        ui.print(text);
-        return Ok(());
+        return ui.result(&bundle.manifest);
     }
     let mut table = table(["FILE", "VERSION", "ROLE", "SIZE", "SHA256", "SOURCE"]);
     for file in &bundle.manifest.files {
@@ -191,8 +206,7 @@ fn list(bundle: &Bundle, ui: &Ui) -> Result<()> {
 fn list_all(ui: &Ui) -> Result<()> {
     let bundles = Bundle::all(&cache_dir()?)?;
     if ui.json {
-        ui.print(serde_json::Value::from(bundles.iter().map(brief).collect::<Vec<_>>()));
-        return Ok(());
+        return ui.result(&bundles.iter().map(brief).collect::<Vec<_>>());
     }
     let mut table = table(["KUBERNETES", "ARCH", "FILES", "SIZE", "PATH"]);
     for bundle in &bundles {

@@ -92,7 +92,8 @@ impl Command {
     /// How this command behaves towards the outside while it runs.
     pub fn conduct(&self) -> Conduct {
         match self {
-            Command::Bundle(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Conduct::default(),
+            Command::Bundle(args) => args.conduct(),
+            Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Conduct::default(),
         }
     }
 
