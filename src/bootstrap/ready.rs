@@ -74,7 +74,10 @@ async fn dns_available(context: &Context, until: Instant) -> Result<()> {
         let deployment = api.get("coredns").await.context("cannot look at the Deployment of CoreDNS")?;
         let status = deployment.status.unwrap_or_default();
         let wanted = deployment.spec.replicas.unwrap_or(1);
-        let settled = status.observed_generation == deployment.metadata.generation && status.updated_replicas == Some(wanted);
+        // `ready_replicas` counts pods of an older version too: none of those may be left.
+        let settled = status.observed_generation == deployment.metadata.generation
+            && status.updated_replicas == Some(wanted)
+            && status.replicas == Some(wanted);
         if settled && status.ready_replicas.unwrap_or(0) >= wanted {
             return Ok(());
         }

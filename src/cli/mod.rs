@@ -4,10 +4,16 @@
 //! [`Command::conduct`].
 
 pub mod bundle;
+pub mod completion;
+pub mod config;
+pub mod config_args;
 pub mod drive;
+pub mod kubeconfig;
+pub mod man;
 pub mod ui;
+pub mod version;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use drive::{Conduct, drive};
 pub use ui::Ui;
@@ -76,13 +82,17 @@ pub enum Color {
 #[allow(missing_docs)] // The doc comment of each variant's `Args` is the command's help.
 pub enum Command {
     Bundle(bundle::Args),
+    Config(config::Args),
+    Version(version::Args),
+    Completion(completion::Args),
+    Man(man::Args),
 }
 
 impl Command {
     /// How this command behaves towards the outside while it runs.
     pub fn conduct(&self) -> Conduct {
         match self {
-            Command::Bundle(_) => Conduct::default(),
+            Command::Bundle(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Conduct::default(),
         }
     }
 
@@ -90,6 +100,10 @@ impl Command {
     pub async fn run(self, ui: &Ui) -> Result<()> {
         match self {
             Command::Bundle(args) => bundle::run(args, ui).await,
+            Command::Config(args) => config::run(args, ui).await,
+            Command::Version(args) => version::run(args, ui).await,
+            Command::Completion(args) => completion::run(args, Cli::command(), ui).await,
+            Command::Man(args) => man::run(args, Cli::command(), ui).await,
         }
     }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::facts::{Facts, Reserved};
 use super::topology::{API_NAME, API_PORT, Peer, Topology};
 use super::{BUNDLE_DIR, Role};
+use crate::bundle::Manifest;
 use crate::cluster::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pki::layout::{MasterCerts, NodeCerts};
 use crate::pki::{Pair, Pki};
 use crate::templates;
@@ -91,6 +92,17 @@ pub struct Images {
     pub pause: String,
     /// The cluster's DNS.
     pub coredns: String,
+}
+
+impl Images {
+    /// As the bundle has them.
+    pub fn of(manifest: &Manifest) -> Result<Images> {
+        let image = |name: &str| -> Result<String> {
+            let file = manifest.file(name)?;
+            file.image.clone().ok_or_else(|| Error::new(format!("{name} in the bundle is no image")).hint("kup bundle build"))
+        };
+        Ok(Images { pause: image("pause")?, coredns: image("coredns")? })
+    }
 }
 
 /// A machine as its files see it.
