@@ -112,6 +112,9 @@ pub struct Facts {
 /// Open files a machine may have where nothing keeps kup from choosing: the kernel's default `fs.nr_open`.
 const NOFILE: u64 = 1_048_576;
 
+/// Processes a machine may have where limits can't be raised: podman lowers its own hard limit to this before it starts a container.
+const NPROC: u64 = 32_768;
+
 /// The flags that make a container a machine on this host: rights, control groups, limits, and the mounts that systemd wants.
 /// Names, network and volumes are the caller's.
 pub fn container_flags(facts: &Facts) -> Vec<String> {
@@ -151,9 +154,7 @@ pub fn runtime_flags(facts: &Facts) -> Vec<String> {
     } else {
         // Nobody may raise a hard limit: the engine's own defaults, which are higher, would fail.
         flags.push(format!("--ulimit=nofile={0}:{0}", facts.nofile.min(NOFILE)));
-        if facts.nproc != u64::MAX {
-            flags.push(format!("--ulimit=nproc={0}:{0}", facts.nproc));
-        }
+        flags.push(format!("--ulimit=nproc={0}:{0}", facts.nproc.min(NPROC)));
     }
     flags
 }

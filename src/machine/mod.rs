@@ -1,6 +1,13 @@
 //! A host that kup can run commands on, and what is needed to talk to it.
 
+pub mod dns_query;
+pub mod facts;
+pub mod files;
 pub mod host;
+pub mod place;
+pub mod ssh;
+pub mod topology;
+pub mod transfer;
 
 use std::net::Ipv4Addr;
 
