@@ -102,16 +102,16 @@ impl Check<'_> {
         // As in every cluster: the first address is the `kubernetes` Service's, and the tenth is DNS's by custom.
         let nth = |n: u32| Ipv4Addr::from(u32::from(services.network()).saturating_add(n));
         let fault = if !services.contains(&dns) {
-            Some(format!("{dns} is outside network.services, {services}"))
+            Some(format!("network.dns, {dns}, is outside network.services, {services}"))
         } else if dns == services.network() || dns == services.broadcast() {
-            Some(format!("{dns} is the first or last address of {services}, which no Service gets"))
+            Some(format!("network.dns, {dns}, is the first or last address of {services}, which no Service gets"))
         } else if dns == nth(1) {
-            Some(format!("{dns} is the address of the API's own Service"))
+            Some(format!("network.dns, {dns}, is the address of the API's own Service"))
         } else {
             None
         };
         if let Some(what) = fault {
-            self.problem(&[DNS, SERVICES], what, format!("write `dns: {}`", nth(10)));
+            self.problem(&[DNS, SERVICES], what, format!("set network.dns to {}", nth(10)));
         }
     }
 
