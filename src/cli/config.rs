@@ -68,7 +68,9 @@ fn init(args: &InitArgs, ui: &Ui) -> Result<()> {
     let what = || format!("cannot write {}", file.display());
     if args.force && file.exists() {
         if file.is_dir() {
-            return Err(Error::usage(what()).why("it is a directory").hint(format!("name a file in it: kup config init {}", file.join(defaults::FILE).display())));
+            return Err(Error::usage(what())
+                .why("it is a directory")
+                .hint(format!("name a file in it: kup config init {}", file.join(defaults::FILE).display())));
         }
         crate::state::write_atomic(&resolved(file)?, defaults::TEXT.as_bytes(), 0o644)?;
     } else {
@@ -83,7 +85,11 @@ fn init(args: &InitArgs, ui: &Ui) -> Result<()> {
     }
     ui.report.note(format!("wrote {}", file.display()));
     let picked_up = file == Path::new(defaults::FILE);
-    ui.report.note(if picked_up { "next: edit it, then type `kup up`".to_owned() } else { format!("next: edit it, then type `kup up -f {}`", file.display()) });
+    ui.report.note(if picked_up {
+        "next: edit it, then type `kup up`".to_owned()
+    } else {
+        format!("next: edit it, then type `kup up -f {}`", file.display())
+    });
     Ok(())
 }
 

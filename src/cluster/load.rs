@@ -78,7 +78,8 @@ pub fn load(source: Source) -> Result<Loaded> {
             }
         }
     }
-    let mut cluster: Cluster = serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
+    let mut cluster: Cluster =
+        serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
     problems.extend(validate::problems(&cluster, &origins, &bad, &Releases::compiled_in()?));
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.origin.place());
@@ -102,10 +103,13 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
             let or_default = format!("or leave it out for the default, {default}");
             let fix = match &setting.value {
                 Value::Null => format!("write a value, {or_default}"),
-                Value::Number(_) | Value::Bool(_) if field.is_free_text() => format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value)),
+                Value::Number(_) | Value::Bool(_) if field.is_free_text() => {
+                    format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value))
+                }
                 Value::String(text) => match did_you_mean(text, field.words()) {
                     Some(word) => format!("did you mean `{word}`?"),
-                    None => format!("write one, {or_default}"),
+                    None if field.words().is_empty() => format!("write one, {or_default}"),
+                    None => format!("write {}", field.expected()),
                 },
                 _ => format!("write one, {or_default}"),
             };

@@ -165,14 +165,22 @@ pub fn parse(text: &str) -> Result<Node, Vec<Fault>> {
         let indent: &str = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
         let rest = &line[indent.len()..];
         if let (Some(at), false) = (indent.find('\t'), rest.is_empty() || rest.starts_with('#')) {
-            reader.fault(Mark { line: index + 1, column: at + 1 }, "a tab in the indentation", "indent with spaces; YAML allows no tabs there");
+            reader.fault(
+                Mark { line: index + 1, column: at + 1 },
+                "a tab in the indentation",
+                "indent with spaces; YAML allows no tabs there",
+            );
         }
     }
     // The parsers disagree on these, and no config or kubeconfig has any.
     for (index, line) in text.lines().enumerate() {
         if let Some((at, c)) = line.chars().enumerate().find(|(_, c)| c.is_control() && *c != '\t') {
             let what = format!("the control character `{}`", c.escape_default());
-            reader.fault(Mark { line: index + 1, column: at + 1 }, &what, "remove it; in double quotes it can be written as an escape");
+            reader.fault(
+                Mark { line: index + 1, column: at + 1 },
+                &what,
+                "remove it; in double quotes it can be written as an escape",
+            );
         }
     }
     if reader.faults.is_empty() {
@@ -181,7 +189,11 @@ pub fn parse(text: &str) -> Result<Node, Vec<Fault>> {
                 Ok((event, span)) => reader.event(event, Mark::from(&span.start)),
                 Err(e) => {
                     let what = format!("this is no valid YAML: {}", e.info());
-                    reader.fault(Mark::from(e.marker()), &what, "check the colons, quotes, brackets and indentation here and on the line above");
+                    reader.fault(
+                        Mark::from(e.marker()),
+                        &what,
+                        "check the colons, quotes, brackets and indentation here and on the line above",
+                    );
                     false
                 }
             };
@@ -294,11 +306,16 @@ impl Reader {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     fn faults(text: &str) -> Vec<String> {
-        parse(text).expect_err(text).into_iter().map(|f| format!("{}:{} {} {}", f.mark.line, f.mark.column, f.path.join("."), f.what)).collect()
+        parse(text)
+            .expect_err(text)
+            .into_iter()
+            .map(|f| format!("{}:{} {} {}", f.mark.line, f.mark.column, f.path.join("."), f.what))
+            .collect()
     }
 
     #[test]
@@ -326,7 +343,11 @@ mod tests {
         let table: [(&str, &[&str]); 10] = [
             (
                 "a: 1\nb:\n  c: 2\n  c: 3\n  c: 4\na: 5\n",
-                &["4:3 b.c written twice, first on line 3", "5:3 b.c written twice, first on line 3", "6:1 a written twice, first on line 1"],
+                &[
+                    "4:3 b.c written twice, first on line 3",
+                    "5:3 b.c written twice, first on line 3",
+                    "6:1 a written twice, first on line 1",
+                ],
             ),
             ("{a: 1, a: 2}", &["1:8 a written twice, first on line 1"]),
             ("a:\n\tb: 1\n# \tno\n \tc: 2\n", &["2:1  a tab in the indentation", "4:2  a tab in the indentation"]),
