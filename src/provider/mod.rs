@@ -1,5 +1,9 @@
 //! Who makes machines. A provider knows nothing of Kubernetes: it hands on [`Machine`]s as they come.
 
+pub mod local;
+
+pub use local::LocalProvider;
+
 use serde::Serialize;
 
 use crate::cluster::{Cluster, spec::ProviderKind};

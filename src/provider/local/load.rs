@@ -1,0 +1,164 @@
+//! Puts container images into the nodes' stores: an archive is streamed to every node's containerd, all nodes at once.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::engine::{Engine, EngineKind, MOVE};
+use crate::error::{Context, Error, Result};
+use crate::machine::{BUNDLE_DIR, Machine};
+use crate::report::event::Unit;
+use crate::report::{Report, Span};
+
+/// A way to run a command on a machine with a stream as its stdin.
+#[trait_variant::make(Send)]
+pub trait Transport: Sync {
+    /// Runs `command` (a program and its arguments) as root; the error holds what it wrote to stderr.
+    async fn exec_with_input(
+        &self,
+        machine: &Machine,
+        command: &[String],
+        input: impl AsyncRead + Unpin + Send,
+    ) -> Result<String>;
+}
+
+/// Through the container engine, for machines that are its containers.
+impl Transport for Engine {
+    async fn exec_with_input(
+        &self,
+        machine: &Machine,
+        command: &[String],
+        input: impl AsyncRead + Unpin + Send,
+    ) -> Result<String> {
+        let args = ["exec", "-i", &machine.name].into_iter().map(str::to_owned).chain(command.iter().cloned());
+        self.run_with_input(MOVE, args, input).await
+    }
+}
+
+/// How a node's containerd is told to read an archive from stdin. CRI, and so kubelet, looks in the namespace `k8s.io`.
+pub fn import_command() -> Vec<String> {
+    let ctr = format!("{BUNDLE_DIR}/bin/ctr");
+    [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "-"].map(str::to_owned).to_vec()
+}
+
+/// Streams an archive (of `docker save`, `podman save` or an OCI layout; compressed or not) to all machines at once.
+/// Returns the names under which nodes know its images.
+pub async fn load(
+    transport: &impl Transport,
+    machines: &[Machine],
+    archive: &Path,
+    title: &str,
+    report: &Report,
+) -> Result<Vec<String>> {
+    let span = report.step(format!("load {title}"));
+    let parts = machines.iter().map(|machine| {
+        let part = span.child(&machine.name);
+        async move {
+            let outcome = to_one(transport, machine, archive, &part).await;
+            part.close(outcome).map_err(|e| e.within(format!("cannot load {title} into {}", machine.name)))
+        }
+    });
+    let outcomes = futures::future::join_all(parts).await;
+    let mut names = Vec::new();
+    let mut failed: Option<Error> = None;
+    for outcome in outcomes {
+        match (outcome, failed.take()) {
+            (Ok(said), none) => {
+                names = said;
+                failed = none;
+            }
+            (Err(e), None) => failed = Some(e),
+            (Err(e), Some(first)) => failed = Some(first.why(e.to_string())),
+        }
+    }
+    span.close(failed.map_or(Ok(names), Err))
+}
+
+async fn to_one(transport: &impl Transport, machine: &Machine, archive: &Path, span: &Span) -> Result<Vec<String>> {
+    let what = || format!("cannot read {}", archive.display());
+    let file = tokio::fs::File::open(archive).await.with_context(what)?;
+    let total = file.metadata().await.with_context(what)?.len();
+    let counted = Counted { inner: file, span, done: 0, total };
+    let said = transport.exec_with_input(machine, &import_command(), counted).await?;
+    Ok(imported(&said))
+}
+
+/// What `ctr images import` says it saved: a name, then blanks and the word.
+fn imported(said: &str) -> Vec<String> {
+    said.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let name = words.next()?;
+            matches!(words.next(), Some("saved")).then(|| name.to_owned())
+        })
+        .collect()
+}
+
+/// Saves images of the engine's own into one archive, which the returned guard removes.
+pub async fn save(engine: &Engine, images: &[String], report: &Report) -> Result<tempfile::TempPath> {
+    for image in images {
+        if !engine.has_image(image).await? {
+            return Err(Error::new(format!("{image} is neither a file nor an image that {} has", engine.name()))
+                .hint(format!("`{} images` lists them; or give the path of an archive", engine.name())));
+        }
+    }
+    let cache = crate::state::cache_dir()?;
+    std::fs::create_dir_all(&cache).with_context(|| format!("cannot make the directory {}", cache.display()))?;
+    let file = tempfile::Builder::new()
+        .prefix("image-")
+        .suffix(".tar")
+        .tempfile_in(&cache)
+        .context("cannot make a file for the image")?;
+    let path = file.into_temp_path();
+    let shown = PathBuf::from(&path).display().to_string();
+    let mut args: Vec<&str> = match engine.kind() {
+        // podman refuses to write several images, or into a file that is there, unless told so.
+        EngineKind::Podman => vec!["save", "--quiet", "--multi-image-archive", "--format=docker-archive", "--output", &shown],
+        EngineKind::Docker => vec!["save", "--output", &shown],
+    };
+    args.extend(images.iter().map(String::as_str));
+    let span = report.step(format!("save {}", images.join(", ")));
+    std::fs::remove_file(&path).context("cannot make room for the image")?;
+    span.close(engine.run(MOVE, args).await)?;
+    Ok(path)
+}
+
+/// A reader that says how far it is.
+struct Counted<'a, R> {
+    inner: R,
+    span: &'a Span,
+    done: u64,
+    total: u64,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<'_, R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        let poll = Pin::new(&mut this.inner).poll_read(context, buffer);
+        let read = (buffer.filled().len() - before) as u64;
+        // One event per MiB is plenty for a display.
+        if (this.done + read) >> 20 != this.done >> 20 || (read > 0 && this.done + read == this.total) {
+            this.span.progress(this.done + read, Some(this.total), Unit::Bytes);
+        }
+        this.done += read;
+        poll
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_from_what_ctr_says() {
+        let said = "registry.k8s.io/coredns:v1.15.0         \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:91\nImporting\telapsed: 0.4 s\ttotal:   0.0 B\t(0.0 B/s)\t\n";
+        assert_eq!(imported(said), ["registry.k8s.io/coredns:v1.15.0"]);
+    }
+}
