@@ -80,10 +80,20 @@ pub fn plan(component: &'static Component, release: &Release, arch: Arch, host: 
         Make::C { source } => {
             let define = format!("-DVERSION=v{}", pin.version);
             let output = format!("{{out}}/{}", component.name);
-            [&compiler, "-Os", "-Wall", "-Werror", "-static", "-s", &define, "-o", &output, &format!("{{source}}/{source}")].map(str::to_owned).into()
+            [&compiler, "-Os", "-Wall", "-Werror", "-static", "-s", &define, "-o", &output, &format!("{{source}}/{source}")]
+                .map(str::to_owned)
+                .into()
         }
         Make::Go { cgo, tags, stamps } => {
-            env.extend([("CGO_ENABLED", if *cgo { "1" } else { "0" }), ("GOOS", "linux"), ("GOARCH", arch.as_str()), ("GOWORK", "off")]);
+            env.extend([
+                ("CGO_ENABLED", if *cgo { "1" } else { "0" }),
+                ("GOOS", "linux"),
+                ("GOARCH", arch.as_str()),
+                // Runs on every processor of its kind, whatever the user's own setting.
+                ("GOAMD64", "v1"),
+                ("GOARM64", "v8.0"),
+                ("GOWORK", "off"),
+            ]);
             // The user's Go, or an error that names the version wanted, but no download of another.
             env.push(("GOTOOLCHAIN", "local"));
             let mut ldflags = String::from("-s -w");
@@ -147,7 +157,8 @@ impl Build {
         let total = Some(components.len() as u64);
         step.progress(0, total, Count::Items);
         let mut records: Vec<Record> = Vec::new();
-        let mut work = futures::stream::iter(components.iter().map(|component| self.component(component, &store, tools, step))).buffer_unordered(self.jobs.max(1));
+        let mut work = futures::stream::iter(components.iter().map(|component| self.component(component, &store, tools, step)))
+            .buffer_unordered(self.jobs.max(1));
         while let Some(record) = work.try_next().await? {
             records.push(record);
             built += 1;
@@ -164,14 +175,7 @@ impl Build {
                 }
             }
         }
-        let (release, arch) = (self.release.clone(), self.arch);
-        tokio::task::spawn_blocking(move || {
-            let (dir, manifest) = store.assemble(&release, arch, Origin::Built, &records)?;
-            let bundle = Bundle { dir, manifest };
-            bundle.verify(false).map(|()| Some(bundle))
-        })
-        .await
-        .context("the making of the bundle broke off")?
+        super::assemble(store, &self.release, self.arch, Origin::Built, records).await.map(Some)
     }
 
     async fn component(&self, component: &'static Component, store: &Store, tools: &Toolchain, step: &Span) -> Result<Record> {
@@ -191,22 +195,28 @@ impl Build {
         Ok(record)
     }
 
-    async fn make(&self, component: &'static Component, plan: &Plan, store: &Store, tools: &Toolchain, span: &Span) -> Result<Record> {
+    async fn make(
+        &self,
+        component: &'static Component,
+        plan: &Plan,
+        store: &Store,
+        tools: &Toolchain,
+        span: &Span,
+    ) -> Result<Record> {
         // Each component has its own copy of its wrapper module: nothing is shared by two builds at once.
-        let work = store.dir("work")?.join(format!("{}-{}-{}", self.release.version, self.arch, component.name));
-        if work.exists() {
-            std::fs::remove_dir_all(&work).with_context(|| format!("cannot clear {}", work.display()))?;
-        }
+        let directory = store.work(&self.release.version, self.arch)?;
+        let work = directory.path();
         let out = work.join("out");
         std::fs::create_dir_all(&out).with_context(|| format!("cannot make the directory {}", out.display()))?;
-        modules::write(&plan.module, &work)?;
+        modules::write(&plan.module, work)?;
         let source = match component.make {
-            Make::C { .. } => module_dir(&work, component).await?,
+            Make::C { .. } => module_dir(work, component).await?,
             Make::Go { .. } => PathBuf::new(),
         };
-        let fill = |word: &String| word.replace("{out}", &out.display().to_string()).replace("{source}", &source.display().to_string());
+        let fill =
+            |word: &String| word.replace("{out}", &out.display().to_string()).replace("{source}", &source.display().to_string());
         let command: Vec<String> = plan.command.iter().map(fill).collect();
-        compile(&command, &plan.env, tools.modcacherw, &work, span).await?;
+        compile(&command, &plan.env, tools.modcacherw, work, span).await?;
 
         let (store, arch, plan) = (store.clone(), self.arch, plan.clone());
         tokio::task::spawn_blocking(move || {
@@ -218,7 +228,7 @@ impl Build {
                 };
                 files.push(keep(item, &made, &plan.version, modules::providing(&plan.module, item.package)?, arch, &store)?);
             }
-            std::fs::remove_dir_all(&work).with_context(|| format!("cannot clear {}", work.display()))?;
+            drop(directory);
             Ok(Record { component: component.name.into(), files })
         })
         .await

@@ -98,7 +98,8 @@ pub fn from_executable(archive: &Path, image: &Image, tag: &str, name: &str, exe
         "layers": [layer.describe(OCI_LAYER)],
     })
     .to_string();
-    write(archive, &format!("{}{tag}", image.reference), manifest.as_bytes(), OCI_MANIFEST, config, vec![layer]).with_context(what)
+    write(archive, &format!("{}{tag}", image.reference), manifest.as_bytes(), OCI_MANIFEST, config, vec![layer])
+        .with_context(what)
 }
 
 fn layer(name: &str, executable: &[u8], binds_low_ports: bool) -> io::Result<Vec<u8>> {
@@ -125,7 +126,8 @@ pub(super) fn write(
     let mut entry = manifest.describe(media_type);
     // containerd reads the first, podman the second.
     entry["annotations"] = json!({ "io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference });
-    let index = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] }).to_string();
+    let index =
+        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry] }).to_string();
     let blob_path = |blob: &Blob<'_>| format!("blobs/sha256/{}", blob.sha256);
     let docker = json!([{
         "Config": blob_path(&config),

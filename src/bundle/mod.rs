@@ -15,21 +15,22 @@ use crate::report::Report;
 
 pub mod build;
 pub mod component;
-//pub mod download;
+pub mod download;
 pub mod fetch;
 pub mod image;
 pub mod manifest;
 pub mod modules;
 pub mod pack;
-//pub mod registry;
+pub mod registry;
 pub mod releases;
 pub mod store;
 pub mod toolchain;
 pub mod verify;
 
 pub use manifest::{Manifest, Role};
+use releases::Release;
 pub use releases::Releases;
-use store::Store;
+use store::{Record, Store};
 
 /// A machine's processor architecture, in Go's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -50,7 +51,8 @@ impl Arch {
         match std::env::consts::ARCH {
             "x86_64" => Ok(Arch::Amd64),
             "aarch64" => Ok(Arch::Arm64),
-            other => Err(Error::usage(format!("this machine's architecture ({other}) has no bundle")).hint("choose one with --arch amd64 or --arch arm64")),
+            other => Err(Error::usage(format!("this machine's architecture ({other}) has no bundle"))
+                .hint("choose one with --arch amd64 or --arch arm64")),
         }
     }
 
@@ -155,7 +157,9 @@ impl Bundle {
     pub async fn ensure(version: &str, arch: Arch, mirror: Option<Url>, report: &Report) -> Result<Bundle> {
         let cache = crate::state::cache_dir()?;
         if let Some(bundle) = Bundle::open(&cache, version, arch)? {
-            return tokio::task::spawn_blocking(move || bundle.verify(false).map(|()| bundle)).await.context("the check of the bundle broke off")?;
+            return tokio::task::spawn_blocking(move || bundle.verify(false).map(|()| bundle))
+                .await
+                .context("the check of the bundle broke off")?;
         }
         let release = Releases::load()?.release(version)?;
         let given = mirror.is_some();
@@ -193,4 +197,15 @@ impl Bundle {
 
 fn complete(made: Option<Bundle>) -> Result<Bundle> {
     made.ok_or_else(|| Error::new("the bundle is not complete").hint("kup bundle build"))
+}
+
+/// Links the finished components together and checks the result.
+async fn assemble(store: Store, release: &Release, arch: Arch, origin: manifest::Origin, records: Vec<Record>) -> Result<Bundle> {
+    let release = release.clone();
+    let work = move || {
+        let (dir, manifest) = store.assemble(&release, arch, origin, &records)?;
+        let bundle = Bundle { dir, manifest };
+        bundle.verify(false).map(|()| bundle)
+    };
+    tokio::task::spawn_blocking(work).await.context("the making of the bundle broke off")?
 }

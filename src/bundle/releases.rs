@@ -94,7 +94,8 @@ impl Releases {
     pub fn release(&self, version: &str) -> Result<Release> {
         let wanted = version.strip_prefix('v').unwrap_or(version);
         let pins = self.releases.get(wanted).ok_or_else(|| {
-            Error::usage(format!("this kup doesn't know Kubernetes {wanted:?}")).hint(format!("one of: {}", self.versions().join(", ")))
+            Error::usage(format!("this kup doesn't know Kubernetes {wanted:?}"))
+                .hint(format!("one of: {}", self.versions().join(", ")))
         })?;
         Ok(Release { version: wanted.to_owned(), pins: pins.clone(), upstream: self.upstream.clone() })
     }

@@ -106,6 +106,26 @@ impl Store {
         Ok((size, sha256))
     }
 
+    /// A directory for unfinished work on that bundle, of a name never used before: a compiler that outlived a killed kup may still be
+    /// writing into the last one. Removed when dropped, or when the bundle is next locked.
+    pub(super) fn work(&self, version: &str, arch: Arch) -> Result<tempfile::TempDir> {
+        let prefix = format!("{version}-{arch}-");
+        let what = "cannot make a directory for unfinished work";
+        tempfile::Builder::new().prefix(&prefix).tempdir_in(self.dir("work")?).context(what)
+    }
+
+    fn clear_work(&self, version: &str, arch: Arch) -> Result<()> {
+        let dir = self.dir("work")?;
+        let what = || format!("cannot clear {}", dir.display());
+        for entry in fs::read_dir(&dir).with_context(what)? {
+            let entry = entry.with_context(what)?;
+            if entry.file_name().to_string_lossy().starts_with(&format!("{version}-{arch}-")) {
+                fs::remove_dir_all(entry.path()).with_context(what)?;
+            }
+        }
+        Ok(())
+    }
+
     fn record_path(&self, key: &str) -> PathBuf {
         self.root.join("components").join(format!("{key}.json"))
     }
@@ -144,7 +164,10 @@ impl Store {
         let begun = tokio::time::Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Lock(file)),
+                Ok(()) => {
+                    self.clear_work(version, arch)?;
+                    return Ok(Lock(file));
+                }
                 Err(fs::TryLockError::Error(e)) => return Err(e).with_context(what),
                 Err(fs::TryLockError::WouldBlock) if begun.elapsed() > LOCK_DEADLINE => {
                     return Err(Error::new(what()).why("another kup has been making this bundle for two hours"));
@@ -169,9 +192,11 @@ impl Store {
             let path = dir.join(sub);
             make_dir(&path)?;
             // Machines mount it, and their services are not all root.
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).with_context(|| format!("cannot open {} to all", path.display()))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+                .with_context(|| format!("cannot open {} to all", path.display()))?;
         }
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).with_context(|| format!("cannot open {} to all", dir.display()))?;
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot open {} to all", dir.display()))?;
         let text = manifest.to_yaml()?;
         let manifest_path = dir.join(manifest::FILE);
         if fs::read_to_string(&manifest_path).is_ok_and(|old| old != text) {

@@ -84,7 +84,8 @@ pub async fn find(release: &Release, components: &[&Component], arch: Arch) -> R
     let mut cc = String::new();
     if !libraries.is_empty() {
         let compiler = compiler(arch, host);
-        let version = output(&compiler, &["--version"], here, PROBE_DEADLINE).await.map_err(|e| missing(&e, arch, host, &libraries))?;
+        let version =
+            output(&compiler, &["--version"], here, PROBE_DEADLINE).await.map_err(|e| missing(&e, arch, host, &libraries))?;
         cc = version.lines().next().unwrap_or_default().to_owned();
         for library in &libraries {
             probe(&compiler, library).await.map_err(|e| missing(&e, arch, host, &libraries))?;
@@ -107,7 +108,8 @@ fn needs(component: &Component) -> Option<&'static str> {
 }
 
 fn is_new_enough(words: &str, needed: &[u32]) -> bool {
-    let version = words.split_whitespace().find_map(|w| w.strip_prefix("go1.")).map(|rest| modules::numbers(&format!("1.{rest}")));
+    let version =
+        words.split_whitespace().find_map(|w| w.strip_prefix("go1.")).map(|rest| modules::numbers(&format!("1.{rest}")));
     version.is_some_and(|v| v.as_slice() >= needed)
 }
 

@@ -34,7 +34,13 @@ struct Mark {
 
 impl Mark {
     fn of(meta: &fs::Metadata, sha256: &str) -> Mark {
-        Mark { size: meta.len(), modified: meta.mtime(), modified_nanos: meta.mtime_nsec(), inode: meta.ino(), sha256: sha256.into() }
+        Mark {
+            size: meta.len(),
+            modified: meta.mtime(),
+            modified_nanos: meta.mtime_nsec(),
+            inode: meta.ino(),
+            sha256: sha256.into(),
+        }
     }
 }
 

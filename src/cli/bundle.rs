@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::report::Report;
 use crate::state::cache_dir;
 
-use super::Ui;
+use super::{Conduct, Ui};
 
 /// Make, get, check and show the set of binaries and images that a cluster is made of.
 #[derive(Debug, ClapArgs)]
@@ -97,10 +97,25 @@ impl Which {
     fn open(&self) -> Result<Bundle> {
         let (release, arch) = (self.release()?, self.arch()?);
         Bundle::open(&cache_dir()?, &release.version, arch)?.ok_or_else(|| {
-            Error::new(format!("there is no complete bundle {}-{arch} in {}", release.version, cache_dir().unwrap_or_else(|_| PathBuf::from("the cache")).display()))
-                .hint(format!("kup bundle fetch --version {} --arch {arch}", release.version))
-                .hint(format!("kup bundle build --version {} --arch {arch}", release.version))
+            Error::new(format!(
+                "there is no complete bundle {}-{arch} in {}",
+                release.version,
+                cache_dir().unwrap_or_else(|_| PathBuf::from("the cache")).display()
+            ))
+            .hint(format!("kup bundle fetch --version {} --arch {arch}", release.version))
+            .hint(format!("kup bundle build --version {} --arch {arch}", release.version))
         })
+    }
+}
+
+impl Args {
+    /// How this command behaves towards the outside while it runs.
+    pub fn conduct(&self) -> Conduct {
+        match self.command {
+            Command::Build { .. } => Conduct { stream: true, interrupted: Some("`kup bundle build` goes on from there") },
+            Command::Fetch { .. } => Conduct { stream: true, interrupted: Some("`kup bundle fetch` goes on from there") },
+            Command::Verify { .. } | Command::List { .. } | Command::Path { .. } => Conduct::default(),
+        }
     }
 }
 
@@ -117,15 +132,17 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         }
         Command::Verify { which } => {
             let bundle = verify(which.open()?, &ui.report).await?;
-            summary(&bundle, ui);
-            Ok(())
+            summary(&bundle, ui)
         }
         Command::List { all: true, .. } => list_all(ui),
         Command::List { which, .. } => list(&which.open()?, ui),
         Command::Path { which, name } => {
             let bundle = which.open()?;
             let path = name.map_or_else(|| Ok(bundle.dir.clone()), |name| bundle.path(&name))?;
-            ui.print(if ui.json { json!({ "path": path }).to_string() } else { path.display().to_string() });
+            if ui.json {
+                return ui.result(&json!({ "path": path }));
+            }
+            ui.print(path.display());
             Ok(())
         }
     }
@@ -134,14 +151,20 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 fn made(bundle: Option<Bundle>, ui: &Ui) -> Result<()> {
     match bundle {
         Some(bundle) => summary(&bundle, ui),
-        None => ui.report.note("the components asked for are kept; the bundle is complete when all the others have been made the same way"),
+        None if ui.json => ui.result(&json!({ "complete": false })),
+        None => {
+            ui.report.note(
+                "the components asked for are kept; the bundle is complete when all the others have been made the same way",
+            );
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 async fn verify(bundle: Bundle, report: &Report) -> Result<Bundle> {
     let span = report.step(format!("Checking bundle {}-{}", bundle.manifest.kubernetes, bundle.manifest.arch));
-    let outcome = tokio::task::spawn_blocking(move || bundle.verify(true).map(|()| bundle)).await.context("the check broke off")?;
+    let outcome =
+        tokio::task::spawn_blocking(move || bundle.verify(true).map(|()| bundle)).await.context("the check broke off")?;
     span.close(outcome)
 }
 
@@ -150,19 +173,25 @@ fn brief(bundle: &Bundle) -> serde_json::Value {
     json!({ "kubernetes": m.kubernetes, "arch": m.arch, "origin": m.origin, "files": m.files.len(), "size": bundle.size(), "path": bundle.dir })
 }
 
-fn summary(bundle: &Bundle, ui: &Ui) {
+fn summary(bundle: &Bundle, ui: &Ui) -> Result<()> {
     if ui.json {
-        return ui.print(brief(bundle));
+        return ui.result(&brief(bundle));
     }
     let m = &bundle.manifest;
-    ui.print(format!("bundle {}-{}: {} files, {}, {}", m.kubernetes, m.arch, m.files.len(), mebibytes(bundle.size()), bundle.dir.display()));
+    ui.print(format!(
+        "bundle {}-{}: {} files, {}, {}",
+        m.kubernetes,
+        m.arch,
+        m.files.len(),
+        mebibytes(bundle.size()),
+        bundle.dir.display()
+    ));
+    Ok(())
 }
 
 fn list(bundle: &Bundle, ui: &Ui) -> Result<()> {
     if ui.json {
-        let text = serde_json::to_string_pretty(&bundle.manifest).context("cannot print the manifest")?;
-        ui.print(text);
-        return Ok(());
+        return ui.result(&bundle.manifest);
     }
     let mut table = table(["FILE", "VERSION", "ROLE", "SIZE", "SHA256", "SOURCE"]);
     for file in &bundle.manifest.files {
@@ -177,13 +206,18 @@ fn list(bundle: &Bundle, ui: &Ui) -> Result<()> {
 fn list_all(ui: &Ui) -> Result<()> {
     let bundles = Bundle::all(&cache_dir()?)?;
     if ui.json {
-        ui.print(serde_json::Value::from(bundles.iter().map(brief).collect::<Vec<_>>()));
-        return Ok(());
+        return ui.result(&bundles.iter().map(brief).collect::<Vec<_>>());
     }
     let mut table = table(["KUBERNETES", "ARCH", "FILES", "SIZE", "PATH"]);
     for bundle in &bundles {
         let m = &bundle.manifest;
-        table.add_row([m.kubernetes.clone(), m.arch.to_string(), m.files.len().to_string(), mebibytes(bundle.size()), bundle.dir.display().to_string()]);
+        table.add_row([
+            m.kubernetes.clone(),
+            m.arch.to_string(),
+            m.files.len().to_string(),
+            mebibytes(bundle.size()),
+            bundle.dir.display().to_string(),
+        ]);
     }
     ui.print(table);
     Ok(())

@@ -103,7 +103,10 @@ impl Command {
         match self {
             Command::Up(_) => Conduct { stream: true, interrupted: Some("`kup up` resumes, `kup down` removes") },
             Command::Down(_) => Conduct { stream: true, interrupted: Some("`kup down` goes on") },
-            Command::Plan(_) | Command::Image(_) | Command::Bundle(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => Conduct::default(),
+            Command::Bundle(args) => args.conduct(),
+            Command::Plan(_) | Command::Image(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => {
+                Conduct::default()
+            }
         }
     }
 
