@@ -37,10 +37,10 @@ impl Transport for Engine {
     }
 }
 
-/// How a node's containerd is told to read an archive from stdin. CRI, and so kubelet, looks in the namespace `k8s.io`.
-pub fn import_command() -> Vec<String> {
-    let ctr = format!("{BUNDLE_DIR}/bin/ctr");
-    [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "-"].map(str::to_owned).to_vec()
+/// A command for a node's containerd. CRI, and so kubelet, looks for images in the namespace `k8s.io`.
+fn ctr(words: &[&str]) -> Vec<String> {
+    let program = format!("{BUNDLE_DIR}/bin/ctr");
+    [program.as_str(), "--namespace", "k8s.io", "images"].iter().chain(words).map(|w| (*w).to_owned()).collect()
 }
 
 /// Streams an archive (of `docker save`, `podman save` or an OCI layout; compressed or not) to all machines at once.
@@ -61,19 +61,30 @@ pub async fn load(
         }
     });
     let outcomes = futures::future::join_all(parts).await;
-    let mut names = Vec::new();
+    let mut said = Vec::new();
     let mut failed: Option<Error> = None;
     for outcome in outcomes {
-        match (outcome, failed.take()) {
-            (Ok(said), none) => {
-                names = said;
-                failed = none;
+        match outcome {
+            Ok(words) => said = words,
+            Err(e) => {
+                failed = Some(match failed {
+                    None => e,
+                    Some(first) => first.why(e.to_string()),
+                });
             }
-            (Err(e), None) => failed = Some(e),
-            (Err(e), Some(first)) => failed = Some(first.why(e.to_string())),
         }
     }
-    span.close(failed.map_or(Ok(names), Err))
+    let names = match (failed, machines.first()) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(Vec::new()),
+        // ctr shows hyphens as blanks: the names are those in the store that look the same.
+        (None, Some(first)) => {
+            transport.exec_with_input(first, &ctr(&["ls", "--quiet"]), tokio::io::empty()).await.map(|stored| {
+                stored.lines().map(str::trim).filter(|name| said.contains(&name.replace('-', " "))).map(str::to_owned).collect()
+            })
+        }
+    };
+    span.close(names)
 }
 
 async fn to_one(transport: &impl Transport, machine: &Machine, archive: &Path, span: &Span) -> Result<Vec<String>> {
@@ -81,18 +92,16 @@ async fn to_one(transport: &impl Transport, machine: &Machine, archive: &Path, s
     let file = tokio::fs::File::open(archive).await.with_context(what)?;
     let total = file.metadata().await.with_context(what)?.len();
     let counted = Counted { inner: file, span, done: 0, total };
-    let said = transport.exec_with_input(machine, &import_command(), counted).await?;
+    let said = transport.exec_with_input(machine, &ctr(&["import", "-"]), counted).await?;
     Ok(imported(&said))
 }
 
-/// What `ctr images import` says it saved: a name, then blanks and the word.
+/// What `ctr images import` says it saved, hyphens shown as blanks: a name, a tab, and the word.
 fn imported(said: &str) -> Vec<String> {
     said.lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let name = words.next()?;
-            matches!(words.next(), Some("saved")).then(|| name.to_owned())
-        })
+        .filter_map(|line| line.split_once('\t'))
+        .filter(|(_, end)| end.trim() == "saved")
+        .map(|(name, _)| name.trim().to_owned())
         .collect()
 }
 
@@ -158,7 +167,7 @@ mod tests {
 
     #[test]
     fn names_are_read_from_what_ctr_says() {
-        let said = "registry.k8s.io/coredns:v1.15.0         \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:91\nImporting\telapsed: 0.4 s\ttotal:   0.0 B\t(0.0 B/s)\t\n";
-        assert_eq!(imported(said), ["registry.k8s.io/coredns:v1.15.0"]);
+        let said = "registry.k8s.io/my coredns:v1.15.0         \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:91\nImporting\telapsed: 0.4 s\ttotal:   0.0 B\t(0.0 B/s)\t\n";
+        assert_eq!(imported(said), ["registry.k8s.io/my coredns:v1.15.0"]);
     }
 }
