@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
@@ -39,10 +39,11 @@ pub fn private_dir(path: &Path) -> Result<()> {
 
 /// Writes a file that is either the old one or the new one, never half of it: temporary file beside it, fsync, rename.
 ///
-/// `mode` is its final mode from the first byte on.
+/// `mode` is its final mode from the first byte on; the owner of a file that it replaces stays its owner.
 pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
-    let dir = path.parent().unwrap_or(Path::new("."));
+    // The parent of a bare file name is the empty path.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".kup-")
         .permissions(fs::Permissions::from_mode(mode))
@@ -51,6 +52,12 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     file.write_all(contents).with_context(what)?;
     // The umask may have taken bits away at creation.
     file.as_file().set_permissions(fs::Permissions::from_mode(mode)).with_context(what)?;
+    // Root may be writing for somebody else, who must be able to read it afterwards.
+    if let (Ok(old), Ok(new)) = (fs::symlink_metadata(path), file.as_file().metadata())
+        && (old.uid(), old.gid()) != (new.uid(), new.gid())
+    {
+        fchown(file.as_file(), Some(old.uid()), Some(old.gid())).with_context(what)?;
+    }
     file.as_file().sync_all().with_context(what)?;
     file.persist(path).map_err(|e| e.error).with_context(what)?;
     fs::File::open(dir).and_then(|d| d.sync_all()).with_context(what)

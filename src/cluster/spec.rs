@@ -17,10 +17,13 @@ pub const KIND: &str = "Cluster";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cluster {
     /// Version of this file's format.
+    #[schemars(extend("const" = API_VERSION))]
     pub api_version: String,
     /// Always `Cluster`.
+    #[schemars(extend("const" = KIND))]
     pub kind: String,
     /// The cluster's name: lower-case letters, digits and hyphens, at most 40 characters. Everything kup makes carries it.
+    #[schemars(extend("pattern" = "^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"))]
     pub name: String,
     /// Who makes the machines.
     pub provider: ProviderKind,
@@ -64,13 +67,14 @@ pub struct Kubernetes {
     /// Ports that NodePort Services may use, on every node.
     pub service_node_port_range: PortRange,
     /// Pods a node may run; the kubelet's own default is 110.
+    #[schemars(range(min = 10, max = 253))]
     pub max_pods: u16,
 }
 
 /// A range of ports, written `first-last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String", extend("pattern" = "^[0-9]+-[0-9]+$"))]
+#[schemars(with = "String", extend("format" = "port-range", "pattern" = "^[0-9]+-[0-9]+$"))]
 pub struct PortRange {
     /// Lowest port.
     pub first: u16,
@@ -103,6 +107,7 @@ impl From<PortRange> for String {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Masters {
     /// How many: an odd number, since etcd needs a majority.
+    #[schemars(range(min = 1))]
     pub count: u16,
 }
 
@@ -119,10 +124,10 @@ pub struct Minions {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Network {
     /// Range that pods get addresses from; each node takes a /24 of it.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "ipv4-range"))]
     pub pods: Ipv4Net,
     /// Range of Services' cluster addresses.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "ipv4-range"))]
     pub services: Ipv4Net,
     /// Address of the cluster's DNS Service, inside `services`.
     pub dns: Ipv4Addr,
@@ -161,7 +166,7 @@ pub enum EngineChoice {
 /// The local machines' network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("format" = "auto-or-ipv4-range"))]
 pub enum Subnet {
     /// The first free one.
     Auto,

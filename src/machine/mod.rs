@@ -1,6 +1,13 @@
 //! A host that kup can run commands on, and what is needed to talk to it.
 
+pub mod dns_query;
+pub mod facts;
+pub mod files;
 pub mod host;
+pub mod place;
+pub mod ssh;
+pub mod topology;
+pub mod transfer;
 
 use std::net::Ipv4Addr;
 
@@ -58,3 +65,6 @@ pub enum BundleAccess {
 
 /// Where a machine finds the bundle: `bin/`, `cni/` and `images/` stand below it.
 pub const BUNDLE_DIR: &str = "/opt/kup/bundle";
+
+/// The directory on a machine that holds the bundle and nothing that others put there.
+pub const KUP_DIR: &str = "/opt/kup";

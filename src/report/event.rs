@@ -25,6 +25,8 @@ pub enum Event {
         parent: Option<SpanId>,
         /// What is being done ("etcd"), or the machine's name below a step.
         title: String,
+        /// What the spans below it are, in the singular ("machine", "component").
+        of: &'static str,
         /// Offset from the start of the run.
         at: Seconds,
     },
@@ -134,7 +136,12 @@ impl Report {
 
     /// Opens a top-level span.
     pub fn step(&self, title: impl Into<String>) -> Span {
-        self.open(None, title.into())
+        self.step_of(title, "machine")
+    }
+
+    /// Opens a top-level span whose parts are not machines: `of` says what they are, in the singular ("component").
+    pub fn step_of(&self, title: impl Into<String>, of: &'static str) -> Span {
+        self.open(None, title.into(), of)
     }
 
     /// Says something worth knowing.
@@ -147,10 +154,10 @@ impl Report {
         self.send(Event::Warning { text: text.into() });
     }
 
-    fn open(&self, parent: Option<SpanId>, title: String) -> Span {
+    fn open(&self, parent: Option<SpanId>, title: String, of: &'static str) -> Span {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
-        self.send(Event::Started { id, parent, title, at: begun.duration_since(self.inner.start).into() });
+        self.send(Event::Started { id, parent, title, of, at: begun.duration_since(self.inner.start).into() });
         Span { report: self.clone(), id, begun, ended: false }
     }
 }
@@ -166,7 +173,7 @@ pub struct Span {
 impl Span {
     /// Opens a span below this one.
     pub fn child(&self, title: impl Into<String>) -> Span {
-        self.report.open(Some(self.id), title.into())
+        self.report.open(Some(self.id), title.into(), "part")
     }
 
     /// Names the condition that is being waited for.

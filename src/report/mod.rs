@@ -1,5 +1,11 @@
-//! Telling people what is going on: work sends [`Event`]s through a [`Report`]; a display draws them. Work never prints.
+//! Telling people what is going on: work sends [`Event`]s through a [`Report`]; a [`Display`] draws them. Work never prints.
 
+pub mod display;
 pub mod event;
+pub mod json;
+pub mod plain;
+pub mod terminal;
+pub mod tree;
 
+pub use display::Display;
 pub use event::{Event, Report, Span};

@@ -1,0 +1,23 @@
+//! Who may do what: the bindings that the administrator and the nodes' own agents need.
+
+use std::time::Duration;
+
+use super::{After, Context, On, Run, Step};
+use crate::error::Result;
+use crate::templates;
+
+/// How long the first writes may take on an API server that has just become ready.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(super) const STEP: Step = Step {
+    name: "access",
+    title: "Granting access",
+    on: On::Cluster,
+    after: &[After::All("api")],
+    run: Run::Cluster(|context, _| Box::pin(run(context))),
+};
+
+async fn run(context: &Context) -> Result<String> {
+    let count = context.api().await?.apply(&templates::addon("access", ())?, DEADLINE).await?;
+    Ok(format!("{count} objects"))
+}

@@ -1,0 +1,197 @@
+//! kup as a client of the cluster's API: one connection, one watch of all Nodes that every wait shares, and server-side apply.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use futures::TryStreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::{Client, Config};
+use serde::Deserialize as _;
+use tokio::sync::watch;
+
+use crate::error::{Context, Error, Result};
+use crate::machine::topology::API_PORT;
+use crate::pki::Pair;
+
+/// The name under which kup owns the fields it applies.
+pub const FIELD_MANAGER: &str = "kup";
+/// How long one request may take to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Pause between looks at an API that does not answer yet.
+const POLL: Duration = Duration::from_millis(50);
+
+/// All Nodes by name, as last seen.
+pub type Nodes = BTreeMap<String, Node>;
+
+/// A client of one cluster's API.
+#[derive(Clone)]
+pub struct ApiClient {
+    client: Client,
+    /// Where it answers.
+    pub server: String,
+}
+
+impl ApiClient {
+    /// A client that trusts only `ca_pem` and logs in with `login`. Connects to nothing yet.
+    pub fn new(address: Ipv4Addr, ca_pem: &str, login: &Pair) -> Result<ApiClient> {
+        let what = "cannot set up a client of the cluster's API";
+        // A program that links two TLS users must say which crypto both use; saying it twice is no error.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let server = format!("https://{address}:{API_PORT}");
+        let mut config = Config::new(server.parse().context(what)?);
+        config.connect_timeout = Some(CONNECT);
+        let blocks = x509_parser::pem::Pem::iter_from_buffer(ca_pem.as_bytes()).collect::<std::result::Result<Vec<_>, _>>().context(what)?;
+        config.root_cert = Some(blocks.into_iter().map(|pem| pem.contents).collect());
+        let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        config.auth_info = serde_json::from_value(serde_json::json!({
+            "client-certificate-data": base64(&login.cert),
+            "client-key-data": base64(&login.key),
+        }))
+        .context(what)?;
+        Ok(ApiClient { client: Client::try_from(config).context(what)?, server })
+    }
+
+    /// The client itself, for typed calls.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Waits until `/readyz` says ok, for at most `deadline`; the error says what it said last.
+    pub async fn ready(&self, deadline: Duration) -> Result<()> {
+        let until = Instant::now() + deadline;
+        loop {
+            let last = match tokio::time::timeout(CONNECT, self.get("/readyz?verbose")).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(e)) => unready(&e.to_string()),
+                Err(_) => "no answer".to_owned(),
+            };
+            if Instant::now() >= until {
+                return Err(Error::new(format!("{}/readyz did not become ok within {} s", self.server, deadline.as_secs())).why(last));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The text of a path below the API's root.
+    pub async fn get(&self, path: &str) -> Result<String> {
+        let request = http::Request::get(path).body(Vec::new()).context("cannot build a request")?;
+        self.client.request_text(request).await.with_context(|| format!("{}{path} did not answer well", self.server))
+    }
+
+    /// Makes the objects of these YAML documents be as written, all at once.
+    pub async fn apply(&self, documents: &[String], deadline: Duration) -> Result<usize> {
+        let objects = parse(documents)?;
+        let count = objects.len();
+        futures::future::try_join_all(objects.into_iter().map(|object| self.apply_one(object, deadline))).await?;
+        Ok(count)
+    }
+
+    async fn apply_one(&self, object: DynamicObject, deadline: Duration) -> Result<()> {
+        let types = object.types.clone().unwrap_or_default();
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let gvk = GroupVersionKind::try_from(&types).with_context(|| format!("`{}` is no API version", types.api_version))?;
+        let resource = ApiResource::from_gvk(&gvk);
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let until = Instant::now() + deadline;
+        loop {
+            match api.patch(&name, &params, &Patch::Apply(&object)).await {
+                Ok(_) => return Ok(()),
+                // Its namespace (the API server makes its own ones when it starts) or its kind may be a moment away.
+                Err(kube::Error::Api(status)) if status.code == 404 && Instant::now() < until => tokio::time::sleep(POLL).await,
+                Err(e) => return Err(e).with_context(|| format!("cannot apply {} {name}", types.kind)),
+            }
+        }
+    }
+
+    /// Follows all Nodes until the receiver is gone. One watch, whoever waits.
+    pub fn nodes(&self) -> watch::Receiver<Nodes> {
+        let (sender, receiver) = watch::channel(Nodes::new());
+        let api: Api<Node> = Api::all(self.client.clone());
+        tokio::spawn(async move {
+            while !sender.is_closed() {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    // An ended watch is normal; a failing one is tried again, and those who wait have deadlines of their own.
+                    _ = follow(&api, &sender) => tokio::time::sleep(POLL).await,
+                }
+            }
+        });
+        receiver
+    }
+}
+
+async fn follow(api: &Api<Node>, sender: &watch::Sender<Nodes>) -> kube::Result<()> {
+    let list = api.list(&ListParams::default()).await?;
+    let version = list.metadata.resource_version.clone().unwrap_or_default();
+    let nodes: Nodes = list.items.into_iter().filter_map(|n| Some((n.metadata.name.clone()?, n))).collect();
+    sender.send_replace(nodes);
+    let mut events = std::pin::pin!(api.watch(&WatchParams::default(), &version).await?);
+    while let Some(event) = events.try_next().await? {
+        match event {
+            WatchEvent::Added(node) | WatchEvent::Modified(node) => {
+                if let Some(name) = node.metadata.name.clone() {
+                    sender.send_modify(|nodes| drop(nodes.insert(name, node)));
+                }
+            }
+            WatchEvent::Deleted(node) => sender.send_modify(|nodes| drop(node.metadata.name.and_then(|name| nodes.remove(&name)))),
+            WatchEvent::Bookmark(_) => {}
+            WatchEvent::Error(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// The objects of YAML texts, each with one or more documents.
+fn parse(documents: &[String]) -> Result<Vec<DynamicObject>> {
+    let mut objects = Vec::new();
+    for text in documents {
+        for document in serde_yaml::Deserializer::from_str(text) {
+            let value = serde_yaml::Value::deserialize(document).context("an add-on's manifest is not YAML")?;
+            if !value.is_null() {
+                objects.push(serde_yaml::from_value(value).context("an add-on's manifest is not a Kubernetes object")?);
+            }
+        }
+    }
+    Ok(objects)
+}
+
+/// The checks of `/readyz?verbose` that are not ok, or the whole text.
+fn unready(text: &str) -> String {
+    let failing: Vec<&str> = text.lines().filter(|l| l.trim_start().starts_with("[-]")).collect();
+    if failing.is_empty() { text.to_owned() } else { failing.join("\n") }
+}
+
+/// Whether a Node's condition `Ready` is true; else why not, in its own words.
+pub fn node_ready(node: &Node) -> std::result::Result<(), String> {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    match conditions.into_iter().flatten().find(|c| c.type_ == "Ready") {
+        Some(c) if c.status == "True" => Ok(()),
+        Some(c) => Err(c.message.clone().unwrap_or_else(|| "not Ready".into())),
+        None => Err("it has not reported yet".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifests_of_several_documents_are_read() {
+        let objects = parse(&["# words\n---\napiVersion: v1\nkind: Service\nmetadata: { name: a }\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: { name: b }\n".into()]).unwrap();
+        assert_eq!(objects.iter().map(|o| o.metadata.name.as_deref().unwrap()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(parse(&["kind: [".into()]).is_err());
+    }
+
+    #[test]
+    fn only_failing_checks_are_shown() {
+        assert_eq!(unready("[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed"), "[-]etcd failed: reason withheld");
+        assert_eq!(unready("connection refused"), "connection refused");
+    }
+}

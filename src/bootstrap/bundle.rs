@@ -1,0 +1,21 @@
+//! Getting the bundle's files onto machines that don't mount them.
+
+use super::{After, Context, Host, On, Run, Step};
+use crate::error::Result;
+use crate::machine::{BundleAccess, transfer};
+use crate::report::Span;
+
+pub(super) const STEP: Step = Step {
+    name: "bundle",
+    title: "Bringing the bundle",
+    on: On::Machines,
+    after: &[After::Same("connect")],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    match host.machine.bundle {
+        BundleAccess::Mounted => Ok("mounted".into()),
+        BundleAccess::Sent => transfer::send(host.ssh()?, &context.bundle, host.machine.role, span).await,
+    }
+}

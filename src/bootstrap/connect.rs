@@ -1,0 +1,38 @@
+//! Logging in to a machine and finding out what it is like.
+
+use std::time::Duration;
+
+use super::{Context, Host, On, Run, Step};
+use crate::error::{Error, Result};
+use crate::machine::facts::Facts;
+use crate::machine::ssh::Ssh;
+use crate::report::Span;
+
+/// How long a machine that runs may take until it lets kup in.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+pub(super) const STEP: Step = Step {
+    name: "connect",
+    title: "Connecting",
+    on: On::Machines,
+    after: &[],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    span.waiting(format!("SSH at {}", host.machine.address));
+    let ssh = Ssh::connect(&host.machine, &context.login, DEADLINE).await?;
+    let facts = Facts::of(&ssh).await?;
+    let wanted = context.bundle.manifest.arch.machine();
+    if facts.arch != wanted {
+        return Err(Error::new(format!("{} is {}, but the bundle is for {wanted}", host.machine.name, facts.arch))
+            .hint("kup bundle build --arch makes a bundle for another architecture"));
+    }
+    if !facts.bridge_nf {
+        return Err(Error::new(format!("the kernel of {} can't filter bridged packets, which Services need", host.machine.name))
+            .hint("load its module: modprobe br_netfilter"));
+    }
+    let word = format!("{} CPUs, {} MiB", facts.cpus, facts.memory_mib);
+    host.connected(ssh, facts);
+    Ok(word)
+}

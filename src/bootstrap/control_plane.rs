@@ -1,0 +1,30 @@
+//! The API server on every master, until it says that it is ready.
+
+use std::time::Duration;
+
+use super::api::ApiClient;
+use super::{After, Context, Host, On, Run, Step, units};
+use crate::error::Result;
+use crate::pki::layout;
+use crate::report::Span;
+
+/// How long an API server may take to become ready: a minute is ten times what it takes on a slow machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+pub(super) const STEP: Step = Step {
+    name: "api",
+    title: "Starting the API server",
+    on: On::Masters,
+    after: &[After::Same("etcd")],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    let word = units::start(host, &["kube-apiserver.service"]).await?;
+    span.waiting("/readyz to say ok");
+    let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
+    match api.ready(DEADLINE).await {
+        Ok(()) => Ok(word),
+        Err(e) => Err(units::with_journal(e, host.ssh()?, "kube-apiserver.service").await),
+    }
+}

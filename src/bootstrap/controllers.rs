@@ -1,0 +1,13 @@
+//! Controller manager and scheduler, once their own API server answers: started earlier they would back off.
+
+use super::{After, On, Run, Step, units};
+
+pub(super) const STEP: Step = Step {
+    name: "controllers",
+    title: "Starting controllers and scheduler",
+    on: On::Masters,
+    after: &[After::Same("api")],
+    run: Run::Machine(|_, host, _| {
+        Box::pin(units::start(host, &["kube-controller-manager.service", "kube-scheduler.service"]))
+    }),
+};

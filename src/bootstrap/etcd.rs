@@ -1,0 +1,11 @@
+//! etcd on every master. All members start at once: a member is ready when a majority of them is.
+
+use super::{After, On, Run, Step, units};
+
+pub(super) const STEP: Step = Step {
+    name: "etcd",
+    title: "Starting etcd",
+    on: On::Masters,
+    after: &[After::Same("files"), After::Same("bundle")],
+    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["etcd.service"]))),
+};

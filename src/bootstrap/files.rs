@@ -1,0 +1,35 @@
+//! Placing a machine's files: certificates, configuration, units.
+
+use super::{After, Context, Host, On, Run, Step};
+use crate::error::Result;
+use crate::machine::files::{Credentials, Node, render};
+use crate::machine::place::place;
+use crate::machine::topology::Peer;
+use crate::report::Span;
+
+pub(super) const STEP: Step = Step {
+    name: "files",
+    title: "Placing files",
+    on: On::Machines,
+    after: &[After::Same("connect")],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    span.waiting("all masters to be known");
+    let topology = context.topology().await;
+    let me = Peer::from(&host.machine);
+    let credentials = Credentials::of(&context.pki, &context.cluster, &topology, &me, host.machine.role)?;
+    let node = Node {
+        cluster: &context.cluster,
+        topology: &topology,
+        me: &me,
+        role: host.machine.role,
+        facts: host.facts()?,
+        images: &context.images,
+    };
+    let files = render(&node, &credentials)?;
+    span.waiting("the machine to write them");
+    let changed = place(host.ssh()?, &files).await?;
+    Ok(if changed.is_empty() { "unchanged".into() } else { format!("{} of {} changed", changed.len(), files.len()) })
+}

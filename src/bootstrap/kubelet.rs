@@ -1,0 +1,55 @@
+//! kubelets, once the API answers, until each has registered its Node.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+
+use super::api::Nodes;
+use super::{After, Context, Host, On, Run, Step, units};
+use crate::error::{Context as _, Error, Result};
+use crate::machine::Role;
+use crate::report::Span;
+
+/// How long a kubelet may take to register.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+pub(super) const STEP: Step = Step {
+    name: "kubelet",
+    title: "Joining the nodes",
+    on: On::Machines,
+    after: &[After::Same("runtime"), After::All("api")],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    let name = host.machine.name.as_str();
+    let mut nodes = context.nodes().await?;
+    let word = units::start(host, &["kubelet.service"]).await?;
+    span.waiting("the Node to be registered");
+    let has_label = |nodes: &Nodes| nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))));
+    let registered = tokio::time::timeout(DEADLINE, nodes.wait_for(|nodes| nodes.contains_key(name))).await;
+    let Some(labelled) = registered.ok().and_then(std::result::Result::ok).and_then(|nodes| has_label(&nodes)) else {
+        let error = Error::new(format!("{name} did not register as a Node within {} s", DEADLINE.as_secs()));
+        return Err(units::with_journal(error, host.ssh()?, "kubelet.service").await);
+    };
+    if !labelled {
+        label_node(context, name, host.machine.role).await?;
+    }
+    Ok(word)
+}
+
+/// What `kubectl get nodes` shows under ROLES. Kubelets may not set these labels themselves (NodeRestriction).
+const fn label(role: Role) -> &'static str {
+    match role {
+        Role::Master => "node-role.kubernetes.io/control-plane",
+        Role::Minion => "node-role.kubernetes.io/minion",
+    }
+}
+
+async fn label_node(context: &Context, name: &str, role: Role) -> Result<()> {
+    let api: Api<Node> = Api::all(context.api().await?.client());
+    let patch = serde_json::json!({ "metadata": { "labels": { label(role): "" } } });
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.with_context(|| format!("cannot label the Node {name}"))?;
+    Ok(())
+}

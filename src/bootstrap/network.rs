@@ -1,0 +1,34 @@
+//! Routes between the nodes' pods: flannel, as soon as the controller manager has given the Node its range.
+
+use std::time::Duration;
+
+use super::{After, Context, Host, On, Run, Step, units};
+use crate::error::{Error, Result};
+use crate::report::Span;
+
+/// How long the controller manager may take to give a Node its range.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub(super) const STEP: Step = Step {
+    name: "network",
+    title: "Connecting the pods",
+    on: On::Machines,
+    after: &[After::Same("kubelet"), After::All("access"), After::All("controllers")],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    let name = host.machine.name.as_str();
+    span.waiting("the Node's pod range");
+    let mut nodes = context.nodes().await?;
+    let given = nodes.wait_for(|nodes| nodes.get(name).and_then(|n| n.spec.as_ref()).is_some_and(|s| s.pod_cidr.is_some()));
+    if !matches!(tokio::time::timeout(DEADLINE, given).await, Ok(Ok(_))) {
+        let mut error = Error::new(format!("the Node {name} was given no pod range within {} s", DEADLINE.as_secs()));
+        for master in context.masters() {
+            error = units::with_journal(error, master.ssh()?, "kube-controller-manager.service").await;
+        }
+        return Err(error);
+    }
+    span.waiting("flannel to set its routes");
+    units::start(host, &["flanneld.service"]).await
+}

@@ -1,0 +1,12 @@
+//! kube-proxy: the Services' addresses on every node.
+
+use super::{After, On, Run, Step, units};
+
+pub(super) const STEP: Step = Step {
+    name: "proxy",
+    title: "Starting the service proxy",
+    on: On::Machines,
+    // It reads its own Node first, so the Node should be there.
+    after: &[After::Same("kubelet"), After::All("access")],
+    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["kube-proxy.service"]))),
+};

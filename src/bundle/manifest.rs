@@ -1,0 +1,143 @@
+//! `bundle.yaml`: every file of a bundle with its role, size and sha256, and where it came from.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+
+use super::Arch;
+use super::component::COMPONENTS;
+use super::releases::Release;
+
+/// The manifest's file name in the bundle's directory. It is written last: a directory without it is not a bundle.
+pub const FILE: &str = "bundle.yaml";
+
+const API_VERSION: &str = "kup.dev/v1";
+
+/// Who needs a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Masters only.
+    Master,
+    /// Minions only.
+    Minion,
+    /// Every machine.
+    Both,
+    /// The user's own machine.
+    Client,
+    /// An image that every node has from the start.
+    Image,
+    /// An image that only tests use.
+    Test,
+}
+
+/// How the bundle's files were got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Made from source by `kup bundle build`.
+    Built,
+    /// Downloaded by `kup bundle fetch`.
+    Fetched,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Its short name ("kubelet").
+    pub name: String,
+    /// The component it belongs to.
+    pub component: String,
+    /// That component's version, without a leading `v`.
+    pub version: String,
+    /// Who needs it.
+    pub role: Role,
+    /// Where it is, relative to the bundle's directory.
+    pub path: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its checksum, in hexadecimal.
+    pub sha256: String,
+    /// The module and version it was built from, or the address it was downloaded from.
+    pub source: String,
+    /// For an image, the name under which nodes know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// All of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    api_version: String,
+    kind: String,
+    /// The Kubernetes version, without a leading `v`.
+    pub kubernetes: String,
+    /// The machines it is for.
+    pub arch: Arch,
+    /// How its files were got.
+    pub origin: Origin,
+    /// Its files, sorted by path.
+    pub files: Vec<File>,
+}
+
+impl Manifest {
+    /// A manifest of these files.
+    pub fn new(kubernetes: &str, arch: Arch, origin: Origin, mut files: Vec<File>) -> Manifest {
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Manifest { api_version: API_VERSION.into(), kind: "Bundle".into(), kubernetes: kubernetes.into(), arch, origin, files }
+    }
+
+    /// Reads the manifest of the bundle in `dir`; none if there is no complete bundle.
+    pub fn read(dir: &Path) -> Result<Option<Manifest>> {
+        let path = dir.join(FILE);
+        let what = || format!("cannot read {}", path.display());
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(what),
+        };
+        let manifest: Manifest = serde_yaml::from_str(&text)
+            .with_context(what)
+            .map_err(|e| e.hint("kup bundle build, or kup bundle fetch, makes the bundle again"))?;
+        if manifest.api_version != API_VERSION || manifest.kind != "Bundle" {
+            return Err(Error::new(what()).why(format!("it is not a Bundle of {API_VERSION}")));
+        }
+        // A path is joined to the bundle's directory and then executed: it may not lead out of it.
+        if let Some(file) = manifest.files.iter().find(|f| !is_plain(&f.path)) {
+            return Err(Error::new(what()).why(format!("{:?} is not a path inside the bundle", file.path)));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// As text.
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_yaml::to_string(self).context("cannot write a bundle's manifest")
+    }
+
+    /// The file of that name.
+    pub fn file(&self, name: &str) -> Result<&File> {
+        self.files
+            .iter()
+            .find(|f| f.name == name)
+            .ok_or_else(|| Error::new(format!("bundle {}-{} has no file {name}", self.kubernetes, self.arch)))
+    }
+
+    /// Whether it holds exactly what this kup expects of that release: an older kup's bundle may lack files or have other versions.
+    pub fn fits(&self, release: &Release, arch: Arch) -> Result<bool> {
+        let mut wanted = Vec::new();
+        for component in COMPONENTS {
+            let version = &release.pin(component.name)?.version;
+            wanted.extend(component.items.iter().map(|i| (i.path(), version.clone())));
+        }
+        wanted.sort();
+        let have = self.files.iter().map(|f| (f.path.clone(), f.version.clone()));
+        Ok(self.kubernetes == release.version && self.arch == arch && have.eq(wanted))
+    }
+}
+
+fn is_plain(path: &str) -> bool {
+    !path.is_empty() && Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)))
+}

@@ -1,0 +1,61 @@
+//! The wrapper modules of `scripts/bundle/`, compiled in: they pin every source that a bundle is built from.
+
+use std::path::Path;
+
+use include_dir::{Dir, include_dir};
+
+use crate::error::{Context, Error, Result};
+
+static MODULES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scripts/bundle");
+
+fn text(module: &str, file: &str) -> Result<&'static str> {
+    MODULES
+        .get_file(Path::new(module).join(file))
+        .and_then(include_dir::File::contents_utf8)
+        .ok_or_else(|| Error::new(format!("this kup has no scripts/bundle/{module}/{file}")))
+}
+
+/// The text of a module's `go.mod`.
+pub fn go_mod(module: &str) -> Result<&'static str> {
+    text(module, "go.mod")
+}
+
+/// The text of a module's `go.sum`.
+pub fn go_sum(module: &str) -> Result<&'static str> {
+    text(module, "go.sum")
+}
+
+/// Writes a module's two files into `dir`, which is made if need be.
+pub fn write(module: &str, dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    for file in ["go.mod", "go.sum"] {
+        let path = dir.join(file);
+        std::fs::write(&path, text(module, file)?).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The required module that provides `package`, as `path@version`.
+pub fn providing(module: &str, package: &str) -> Result<String> {
+    let requirements = go_mod(module)?.lines().map(|line| line.trim().trim_start_matches("require ")).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (path, version) = (words.next()?, words.next()?);
+        let inside = package.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        (inside && version.starts_with('v')).then_some((path, version))
+    });
+    requirements
+        .max_by_key(|(path, _)| path.len())
+        .map(|(path, version)| format!("{path}@{version}"))
+        .ok_or_else(|| Error::new(format!("scripts/bundle/{module}/go.mod requires no module that provides {package}")))
+}
+
+/// The Go version that a module's `go` line asks for, as numbers.
+pub fn go_line(module: &str) -> Result<Vec<u32>> {
+    let line = go_mod(module)?.lines().find_map(|l| l.strip_prefix("go ")).unwrap_or_default();
+    Ok(numbers(line))
+}
+
+/// `1.26.8` as `[1, 26, 8]`; anything after the numbers (`rc1`) is left out.
+pub fn numbers(version: &str) -> Vec<u32> {
+    version.trim().split('.').map_while(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()).collect()
+}

@@ -1,0 +1,63 @@
+//! The flags that stand for the config: which file, and what wins over it.
+
+use std::path::PathBuf;
+
+use crate::cluster::spec::{EngineChoice, ProviderKind};
+use crate::cluster::{Loaded, Overrides, Source, load};
+use crate::error::Result;
+use crate::report::Report;
+
+/// Config: flags win over KUP_* variables, those over the file, that over the defaults
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Config")]
+pub struct ConfigArgs {
+    /// Config file, `-` for standard input; without it config-default.yaml in the working directory, if there is one [env: KUP_FILE]
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// The cluster's name [env: KUP_NAME]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Who makes the machines [env: KUP_PROVIDER]
+    #[arg(long)]
+    pub provider: Option<ProviderKind>,
+    /// Kubernetes version, one of those in `kup version` [env: KUP_KUBERNETES_VERSION]
+    #[arg(long, value_name = "VERSION")]
+    pub kubernetes_version: Option<String>,
+    /// Number of masters [env: KUP_MASTERS]
+    #[arg(long, value_name = "COUNT")]
+    pub masters: Option<u16>,
+    /// Number of minions [env: KUP_MINIONS]
+    #[arg(long, value_name = "COUNT")]
+    pub minions: Option<u16>,
+    /// Container engine of the local provider [env: KUP_ENGINE]
+    #[arg(long)]
+    pub engine: Option<EngineChoice>,
+    /// Any field of the config, like network.pods=10.1.0.0/16; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// These flags with this process's environment and working directory.
+    pub fn source(&self) -> Source {
+        let overrides = Overrides {
+            name: self.name.clone(),
+            provider: self.provider,
+            kubernetes_version: self.kubernetes_version.clone(),
+            masters: self.masters,
+            minions: self.minions,
+            engine: self.engine,
+            sets: self.sets.clone(),
+        };
+        Source::new(self.file.clone(), overrides)
+    }
+
+    /// Loads the config, and says so if a file was used that nobody named.
+    pub fn load(&self, report: &Report) -> Result<Loaded> {
+        let loaded = load(self.source())?;
+        if let (true, Some(file)) = (loaded.implicit, &loaded.file) {
+            report.note(format!("using {} of this directory", file.display()));
+        }
+        Ok(loaded)
+    }
+}

@@ -1,0 +1,66 @@
+//! `kup plan`: what `up` would do.
+
+use comfy_table::{Table, presets};
+
+use super::Ui;
+use super::config_args::ConfigArgs;
+use super::up::cluster;
+use crate::error::{Error, Kind, Result};
+use crate::provider::{Action, Verb};
+use crate::up::{Up, is_empty};
+
+/// Say what `up` would make, keep, start or remove; change nothing
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Exit with 3 if anything would change
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+/// Runs it.
+pub async fn run(args: Args, ui: &Ui) -> Result<()> {
+    let up = Up { cluster: cluster(&args.config, ui).await?, until: None, raise_limits: false, mirror: None, command: String::new() };
+    show(&up.plan(&up.provider()).await?, args.detailed_exitcode, ui)
+}
+
+/// Prints a plan; with `detailed`, one that changes something is an error of kind [`Kind::Unhealthy`].
+pub(super) fn show(plan: &[Action], detailed: bool, ui: &Ui) -> Result<()> {
+    if ui.json {
+        ui.result(&plan)?;
+    } else {
+        print(plan, ui);
+    }
+    if detailed && !is_empty(plan) {
+        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint("kup up makes them"));
+    }
+    Ok(())
+}
+
+/// A plan as a table and a sum.
+pub(super) fn print(plan: &[Action], ui: &Ui) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["ACTION", "KIND", "NAME", "DETAIL"]);
+    for action in plan {
+        table.add_row([word(action.verb), &action.kind, &action.name, &action.detail]);
+    }
+    ui.print(table.trim_fmt());
+    let count = |verb: Verb| plan.iter().filter(|a| a.verb == verb).count();
+    let parts: Vec<String> = [Verb::Create, Verb::Start, Verb::Replace, Verb::Delete]
+        .into_iter()
+        .filter(|v| count(*v) > 0)
+        .map(|v| format!("{} to {}", count(v), word(v)))
+        .collect();
+    ui.print(if parts.is_empty() { "\nNothing to change.".to_owned() } else { format!("\n{}.", parts.join(", ")) });
+}
+
+const fn word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Keep => "keep",
+        Verb::Create => "create",
+        Verb::Replace => "replace",
+        Verb::Start => "start",
+        Verb::Delete => "delete",
+    }
+}

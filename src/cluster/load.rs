@@ -1,0 +1,152 @@
+//! From what the user wrote to a valid [`Cluster`]: the layers, their types, and where each value came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use serde_yaml::Value;
+
+use super::problem::{self, Origin, Problem, did_you_mean};
+use super::schema::{Schema, describe};
+use super::source::{Setting, Source};
+use super::versions::Releases;
+use super::{Cluster, defaults, file, validate};
+use crate::error::{Context, Error, Result};
+
+/// A valid cluster, and how it came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Where each value came from, by its path (`network.pods`).
+    pub origins: BTreeMap<String, Origin>,
+    /// The config file that was read.
+    pub file: Option<PathBuf>,
+    /// Whether that file was only found in the working directory, not named: worth a note.
+    pub implicit: bool,
+}
+
+impl Loaded {
+    /// Whether a field was set by anything but the defaults.
+    pub fn is_set(&self, path: &str) -> bool {
+        self.origins.get(path).is_some_and(|origin| *origin != Origin::Default)
+    }
+
+    /// Each field with its value and origin, in the order of the file.
+    pub fn fields(&self) -> Result<Vec<(String, Value, Origin)>> {
+        let value = serde_yaml::to_value(&self.cluster).context("cannot write the config")?;
+        let row = |path: String| {
+            let origin = self.origins.get(&path).cloned().unwrap_or(Origin::Default);
+            (at(&value, &path).cloned().unwrap_or_default(), origin, path)
+        };
+        Ok(Schema::new().leaves().into_iter().map(row).map(|(value, origin, path)| (path, value, origin)).collect())
+    }
+}
+
+/// Loads a cluster: flags win over `KUP_*` variables, those over the file, that over kube-up's variables, those over the defaults.
+///
+/// Errors are of kind Usage and name every problem that was found.
+pub fn load(source: Source) -> Result<Loaded> {
+    let schema = Schema::new();
+    let mut problems = Vec::new();
+    let (path, implicit) = match source.named_file() {
+        Some(path) => (Some(path), false),
+        None => (source.directory.as_ref().map(|d| d.join(defaults::FILE)).filter(|path| path.symlink_metadata().is_ok()), true),
+    };
+    let mut settings = source.kube_up(&schema, &mut problems);
+    if let Some(path) = &path {
+        let (found, wrong) = file::settings(&file::name(path), &file::read(path)?, &schema);
+        settings.extend(found);
+        problems.extend(wrong);
+    }
+    settings.extend(source.environment(&schema, &mut problems));
+    settings.extend(source.flags(&schema, &mut problems));
+
+    let base = defaults::value()?;
+    let mut merged = base.clone();
+    let mut origins: BTreeMap<String, Origin> = schema.leaves().into_iter().map(|path| (path, Origin::Default)).collect();
+    let mut bad = BTreeSet::new();
+    for setting in settings {
+        match type_problem(&base, &schema, &setting) {
+            Some(problem) => {
+                bad.insert(setting.path);
+                problems.push(problem);
+            }
+            None => {
+                put(&mut merged, &setting.path, setting.value);
+                origins.insert(setting.path, setting.origin);
+            }
+        }
+    }
+    let mut cluster: Cluster = serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
+    problems.extend(validate::problems(&cluster, &origins, &bad, &Releases::compiled_in()?));
+    if !problems.is_empty() {
+        problems.sort_by_key(|problem| problem.origin.place());
+        return Err(problem::error(&problems));
+    }
+    if let Some(key) = cluster.local.ssh_key.take() {
+        cluster.local.ssh_key = Some(absolute(&key, origins.get("local.sshKey"), path.as_deref())?);
+    }
+    Ok(Loaded { cluster, origins, implicit: implicit && path.is_some(), file: path })
+}
+
+/// Tries one value alone on top of the defaults, so that one wrong type doesn't hide the next.
+fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Problem> {
+    let mut trial = base.clone();
+    put(&mut trial, &setting.path, setting.value.clone());
+    let error = serde_path_to_error::deserialize::<_, Cluster>(trial).err()?;
+    let (what, fix) = match schema.find(&setting.path) {
+        None => (error.inner().to_string(), "remove it".to_owned()),
+        Some((_, field)) => {
+            let default = at(base, &setting.path).map(plain).unwrap_or_default();
+            let fix = match &setting.value {
+                Value::Null => format!("write a value, or remove the line for the default, {default}"),
+                Value::Number(_) | Value::Bool(_) if field.is_text() && field.words().is_empty() => {
+                    format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value))
+                }
+                Value::String(text) => match did_you_mean(text, field.words()) {
+                    Some(word) => format!("did you mean `{word}`?"),
+                    None => format!("write {}; the default is {default}", field.expected()),
+                },
+                _ => format!("write {}; the default is {default}", field.expected()),
+            };
+            (format!("expected {}, found {}", field.expected(), describe(&setting.value)), fix)
+        }
+    };
+    Some(Problem { origin: setting.origin.clone(), path: setting.path.clone(), what, fix })
+}
+
+/// A scalar's text.
+fn plain(value: &Value) -> String {
+    serde_yaml::to_string(value).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The value at a path.
+fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(value, |value, name| value.get(name))
+}
+
+/// Sets the value at a path, making the blocks on the way.
+fn put(root: &mut Value, path: &str, new: Value) {
+    let mut place = root;
+    for name in path.split('.') {
+        if !place.is_mapping() {
+            *place = Value::Mapping(serde_yaml::Mapping::new());
+        }
+        place = &mut place[name];
+    }
+    *place = new;
+}
+
+/// A path from the config as one that holds wherever kup is called: `~/` is the home directory, and a path in a file is relative to it.
+fn absolute(path: &Path, origin: Option<&Origin>, file: Option<&Path>) -> Result<PathBuf> {
+    let cannot = || format!("local.sshKey: cannot find out what {} is relative to", path.display());
+    if let Ok(below_home) = path.strip_prefix("~") {
+        return Ok(etcetera::choose_base_strategy().with_context(cannot)?.home_dir().join(below_home));
+    }
+    let base = match (origin, file.and_then(Path::parent)) {
+        (Some(Origin::File { .. }), Some(directory)) => directory.join(path),
+        _ => path.to_owned(),
+    };
+    std::path::absolute(base).with_context(cannot)
+}

@@ -1,0 +1,186 @@
+//! The config's shape as JSON schema: for editors, and for the loader, which knows fields and types by it alone.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::problem::quoted;
+use super::{Cluster, defaults};
+use crate::error::Result;
+
+/// Other words for top-level fields: what users of today's Kubernetes look for.
+pub const ALIASES: [(&str, &str); 2] = [("controlPlane", "masters"), ("nodeGroups", "minions")];
+
+/// The schema's own structure: nothing is required, unknown fields are refused, no references.
+fn bare() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<Cluster>().to_value()
+}
+
+/// The JSON schema that `kup config schema` prints, with the default of each field.
+pub fn json_schema() -> Result<Value> {
+    let mut schema = bare();
+    fill(&mut schema, &serde_json::to_value(defaults::cluster()?).unwrap_or(Value::Null));
+    if let Some(Value::Object(fields)) = schema.get_mut("properties") {
+        for (alias, field) in ALIASES {
+            if let Some(mut copy) = fields.get(field).cloned() {
+                copy["description"] = format!("Another word for `{field}`.").into();
+                fields.insert(alias.to_owned(), copy);
+            }
+        }
+    }
+    Ok(schema)
+}
+
+/// Writes the defaults into the leaves; with them, nothing is required.
+fn fill(schema: &mut Value, defaults: &Value) {
+    let Value::Object(object) = schema else { return };
+    object.remove("required");
+    match object.get_mut("properties") {
+        Some(Value::Object(fields)) => fields.iter_mut().for_each(|(name, field)| fill(field, &defaults[name])),
+        _ => {
+            object.insert("default".into(), defaults.clone());
+        }
+    }
+}
+
+/// A field of the config, or the config itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Field<'a> {
+    schema: &'a Value,
+}
+
+/// The config's fields.
+#[derive(Debug, Clone)]
+pub struct Schema(Value);
+
+impl Schema {
+    /// The shape of [`Cluster`].
+    pub fn new() -> Schema {
+        Schema(bare())
+    }
+
+    /// The config as a whole.
+    pub fn root(&self) -> Field<'_> {
+        Field { schema: &self.0 }
+    }
+
+    /// The paths of all fields that hold a value, in the order of the file.
+    pub fn leaves(&self) -> Vec<String> {
+        fn collect(field: Field<'_>, path: &str, into: &mut Vec<String>) {
+            match field.fields() {
+                None => into.push(path.to_owned()),
+                Some(fields) => {
+                    fields.iter().for_each(|(name, schema)| collect(Field { schema }, &join(path, name), into));
+                }
+            }
+        }
+        let mut all = Vec::new();
+        collect(self.root(), "", &mut all);
+        all
+    }
+
+    /// The field at a path, aliases resolved, and its path without aliases.
+    pub fn find(&self, path: &str) -> Option<(String, Field<'_>)> {
+        let mut at = (String::new(), self.root());
+        for part in path.split('.') {
+            let name = if at.0.is_empty() { canonical(part) } else { part };
+            at = (join(&at.0, name), at.1.get(name)?);
+        }
+        Some(at)
+    }
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Schema::new()
+    }
+}
+
+/// The word that stands for an alias in this config, or the word itself.
+pub fn canonical(word: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, field)| field)
+}
+
+/// `a` and `b` as `a.b`.
+pub fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+impl<'a> Field<'a> {
+    /// The fields of a block; nothing for a value.
+    pub fn fields(self) -> Option<&'a Map<String, Value>> {
+        self.schema.get("properties").and_then(Value::as_object)
+    }
+
+    /// A field of this block.
+    pub fn get(self, name: &str) -> Option<Field<'a>> {
+        self.fields()?.get(name).map(|schema| Field { schema })
+    }
+
+    /// The names of a block's fields, in the order of the file.
+    pub fn names(self) -> Vec<&'a str> {
+        self.fields().map(|fields| fields.keys().map(String::as_str).collect()).unwrap_or_default()
+    }
+
+    fn is(self, kind: &str) -> bool {
+        match self.schema.get("type") {
+            Some(Value::String(one)) => one == kind,
+            Some(Value::Array(several)) => several.iter().any(|t| t == kind),
+            _ => false,
+        }
+    }
+
+    /// Whether a value may be text.
+    pub fn is_text(self) -> bool {
+        self.is("string") || !self.words().is_empty()
+    }
+
+    /// Whether a value may be null.
+    pub fn is_nullable(self) -> bool {
+        self.is("null")
+    }
+
+    /// The words that are allowed, if only some are.
+    pub fn words(self) -> Vec<&'a str> {
+        let constant = |s: &'a Value| s.get("const").and_then(Value::as_str);
+        let array = |name: &str| self.schema.get(name).and_then(Value::as_array).into_iter().flatten();
+        array("oneOf").filter_map(constant).chain(array("enum").filter_map(Value::as_str)).chain(constant(self.schema)).collect()
+    }
+
+    /// What is expected here, in words.
+    pub fn expected(self) -> String {
+        let words = self.words();
+        if !words.is_empty() {
+            return words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or ");
+        }
+        match self.schema.get("format").and_then(Value::as_str) {
+            Some("ipv4") => return "an IPv4 address like 10.0.0.10".into(),
+            Some("ipv4-range") => return "an IPv4 range like 10.244.0.0/16".into(),
+            Some("auto-or-ipv4-range") => return "`auto` or an IPv4 range like 172.29.7.0/24".into(),
+            Some("port-range") => return "a range of ports like 30000-32767, lower one first".into(),
+            _ => {}
+        }
+        let bound = |name: &str| self.schema.get(name).and_then(Value::as_u64);
+        match (bound("minimum"), bound("maximum")) {
+            (Some(low), Some(high)) if self.is("integer") => format!("a whole number from {low} to {high}"),
+            _ if self.is("integer") => "a whole number".into(),
+            _ if self.is("string") => "text".into(),
+            _ if self.fields().is_some() => format!("a block of fields ({})", self.names().join(", ")),
+            _ => "another kind of value".into(),
+        }
+    }
+}
+
+/// What a value is, in words that can be shown.
+pub fn describe(value: &serde_yaml::Value) -> String {
+    use serde_yaml::Value;
+    match value {
+        Value::Null => "nothing".into(),
+        Value::Bool(b) => format!("`{b}`, which YAML takes for a truth value"),
+        Value::Number(n) => format!("the number {n}"),
+        Value::String(s) => quoted(s),
+        Value::Sequence(_) => "a list".into(),
+        Value::Mapping(_) => "a block of fields".into(),
+        Value::Tagged(_) => "a tagged value".into(),
+    }
+}

@@ -1,0 +1,176 @@
+//! Where values may come from besides the file: flags, `KUP_*` variables, and those of kube-up.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde_yaml::Value;
+
+use super::file::unknown_fix;
+use super::problem::{Origin, Problem, quoted};
+use super::schema::{Field, Schema, join};
+use super::spec::{EngineChoice, ProviderKind};
+
+/// The variable that names the config file.
+pub const FILE_VARIABLE: &str = "KUP_FILE";
+
+/// Which variable and which flag set which field.
+const NAMED: [(&str, &str, &str); 6] = [
+    ("KUP_NAME", "--name", "name"),
+    ("KUP_PROVIDER", "--provider", "provider"),
+    ("KUP_KUBERNETES_VERSION", "--kubernetes-version", "kubernetes.version"),
+    ("KUP_MASTERS", "--masters", "masters.count"),
+    ("KUP_MINIONS", "--minions", "minions.count"),
+    ("KUP_ENGINE", "--engine", "local.engine"),
+];
+
+/// kube-up's own variables: they win over the defaults only. The later one was the newer name, and wins.
+const KUBE_UP: [(&str, &str); 2] = [("NUM_MINIONS", "minions.count"), ("NUM_NODES", "minions.count")];
+
+/// What the flags said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overrides {
+    /// `--name`
+    pub name: Option<String>,
+    /// `--provider`
+    pub provider: Option<ProviderKind>,
+    /// `--kubernetes-version`
+    pub kubernetes_version: Option<String>,
+    /// `--masters`
+    pub masters: Option<u16>,
+    /// `--minions`
+    pub minions: Option<u16>,
+    /// `--engine`
+    pub engine: Option<EngineChoice>,
+    /// `--set path=value`, any number of times; later ones win, also over the flags above.
+    pub sets: Vec<String>,
+}
+
+/// All that [`super::load()`] looks at. The default value is nothing at all: it loads the default cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The config file; `-` is standard input.
+    pub file: Option<PathBuf>,
+    /// The flags.
+    pub overrides: Overrides,
+    /// The directory whose `config-default.yaml` is used if no file is named.
+    pub directory: Option<PathBuf>,
+    /// The environment.
+    pub variables: BTreeMap<OsString, OsString>,
+}
+
+impl Source {
+    /// A file and flags, with this process's environment and working directory.
+    pub fn new(file: Option<PathBuf>, overrides: Overrides) -> Source {
+        Source { file, overrides, directory: Some(PathBuf::new()), variables: std::env::vars_os().collect() }
+    }
+
+    /// The file that was named, by flag or variable.
+    pub(super) fn named_file(&self) -> Option<PathBuf> {
+        self.file.clone().or_else(|| self.variable(FILE_VARIABLE).map(PathBuf::from))
+    }
+
+    /// A variable; an empty one counts as unset.
+    fn variable(&self, name: &str) -> Option<&OsString> {
+        self.variables.get(&OsString::from(name)).filter(|value| !value.is_empty())
+    }
+
+    /// kube-up's variables.
+    pub(super) fn kube_up(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
+        KUBE_UP.iter().filter_map(|(variable, path)| self.from_variable(variable, path, schema, problems)).collect()
+    }
+
+    /// The `KUP_*` variables.
+    pub(super) fn environment(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
+        NAMED.iter().filter_map(|(variable, _, path)| self.from_variable(variable, path, schema, problems)).collect()
+    }
+
+    fn from_variable(&self, variable: &str, path: &str, schema: &Schema, problems: &mut Vec<Problem>) -> Option<Setting> {
+        let value = self.variable(variable)?;
+        let origin = Origin::Env(variable.to_owned());
+        let Some(text) = value.to_str() else {
+            let what = format!("{} is not UTF-8 text", quoted(&value.to_string_lossy()));
+            problems.push(Problem { origin, path: path.into(), what, fix: format!("set it again, or `unset {variable}`") });
+            return None;
+        };
+        let (path, field) = schema.find(path)?;
+        Some(Setting { path, value: typed(field, text), origin })
+    }
+
+    /// The flags, `--set` last.
+    pub(super) fn flags(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
+        let o = &self.overrides;
+        let engine = o.engine.map(|e| serde_yaml::to_value(e).unwrap_or_default());
+        let text = |s: &Option<String>| s.clone().map(Value::String);
+        let values = [
+            text(&o.name),
+            o.provider.map(|p| Value::String(p.as_str().into())),
+            text(&o.kubernetes_version),
+            o.masters.map(Value::from),
+            o.minions.map(Value::from),
+            engine,
+        ];
+        let mut settings = Vec::new();
+        for ((_, flag, path), value) in NAMED.iter().zip(values) {
+            settings.extend(value.map(|value| Setting { path: (*path).into(), value, origin: Origin::Flag((*flag).into()) }));
+        }
+        for set in &o.sets {
+            match assignment(set, schema) {
+                Ok(setting) => settings.push(setting),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        settings
+    }
+}
+
+/// One field, its value, and where that was said.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Setting {
+    pub(super) path: String,
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// `network.pods=10.1.0.0/16`.
+fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
+    let wrong = |path: &str, what: String, fix: String| Problem { origin: Origin::Flag("--set".into()), path: path.into(), what, fix };
+    let Some((path, value)) = text.split_once('=') else {
+        return Err(wrong("", format!("{} has no `=`", quoted(text)), "write it like --set network.pods=10.1.0.0/16".into()));
+    };
+    let path = path.trim();
+    match schema.find(path) {
+        Some((path, field)) => match field.fields() {
+            None => Ok(Setting { path, value: typed(field, value), origin: Origin::Flag(format!("--set {}", quoted(text).trim_matches('`'))) }),
+            Some(_) => {
+                let fix = field.names().iter().map(|name| format!("--set {}=…", join(&path, name))).collect::<Vec<_>>().join(" or ");
+                Err(wrong(&path, "this is a block of fields, which can't be set as a whole".into(), format!("set one of its fields: {fix}")))
+            }
+        },
+        None => {
+            // The deepest part that exists says which words were possible.
+            let mut parent = (String::new(), schema.root());
+            let mut rest = path;
+            while let Some((head, tail)) = rest.split_once('.') {
+                match schema.find(&join(&parent.0, head)) {
+                    Some(found) if found.1.fields().is_some() => (parent, rest) = (found, tail),
+                    _ => break,
+                }
+            }
+            let word = rest.split('.').next().unwrap_or_default();
+            Err(wrong("", format!("there is no field {}", quoted(path)), unknown_fix(schema, &parent.0, parent.1, word)))
+        }
+    }
+}
+
+/// A text from a flag or a variable as the field's own type, where it is one; else as text, for the type check to name.
+fn typed(field: Field<'_>, text: &str) -> Value {
+    match text {
+        "" | "null" if field.is_nullable() => Value::Null,
+        _ if field.is_text() => Value::String(text.to_owned()),
+        _ => match serde_yaml::from_str(text.trim()) {
+            Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Sequence(_))) => value,
+            _ => Value::String(text.to_owned()),
+        },
+    }
+}

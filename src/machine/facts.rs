@@ -1,0 +1,133 @@
+//! What is true of a machine, and what follows for the files that kup places on it. Pure, but for the one command that asks.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ssh::Ssh;
+use crate::error::{Error, Result};
+use crate::templates;
+
+/// Facts found on a machine by `templates/node/inspect.sh`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// Kernel release.
+    pub kernel: String,
+    /// As `uname -m` says it.
+    pub arch: String,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Whether cgroups are version 2 (else 1, or both: then 1 counts).
+    pub cgroup2: bool,
+    /// Whether CAP_SYS_RESOURCE is in the bounding set: only then can limits be raised and OOM scores lowered.
+    pub cap_sys_resource: bool,
+    /// The file that names the real resolvers.
+    pub resolver: String,
+    /// Whether the machine is a container.
+    pub container: bool,
+    /// The interface that leads to the other machines.
+    pub interface: String,
+    /// Whether bridged packets can be made to pass the packet filter.
+    pub bridge_nf: bool,
+}
+
+/// What a node keeps back from pods, in millicores and MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Reserved {
+    /// For kubelet, containerd, kube-proxy and flannel.
+    pub kube_cpu: u64,
+    /// The same, memory.
+    pub kube_memory: u64,
+    /// For the operating system.
+    pub system_cpu: u64,
+    /// The same, memory.
+    pub system_memory: u64,
+}
+
+impl Facts {
+    /// Asks the machine.
+    pub async fn of(ssh: &Ssh) -> Result<Facts> {
+        let output = ssh.run(templates::text("node/inspect.sh")?, "", Duration::from_secs(20)).await?;
+        Facts::parse(&output.text()).map_err(|e| e.within(format!("{} gave unusable facts", ssh.machine().name)))
+    }
+
+    /// Reads the key=value lines.
+    pub fn parse(text: &str) -> Result<Facts> {
+        let values: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
+        let get = |key: &str| values.get(key).copied().ok_or_else(|| Error::new(format!("the fact `{key}` is missing")));
+        let number = |key: &str| -> Result<u64> {
+            let value = get(key)?;
+            value.parse().map_err(|_| Error::new(format!("the fact `{key}` is `{value}`, not a number")))
+        };
+        let facts = Facts {
+            kernel: get("kernel")?.into(),
+            arch: get("arch")?.into(),
+            cpus: u32::try_from(number("cpus")?).unwrap_or(u32::MAX),
+            memory_mib: number("memory_kib")? / 1024,
+            cgroup2: get("cgroup")? == "2",
+            cap_sys_resource: get("cap_sys_resource")? == "yes",
+            resolver: get("resolver")?.into(),
+            container: get("container")? == "yes",
+            interface: get("interface")?.into(),
+            bridge_nf: get("bridge_nf")? == "yes",
+        };
+        if facts.interface.is_empty() {
+            return Err(Error::new("the machine has no route to other machines").hint("look at `ip route` on it"));
+        }
+        Ok(facts)
+    }
+
+    /// kubelet's and containerd's cgroup driver: systemd's needs version 2 here, since on version 1 inside a container systemd
+    /// owns no writable hierarchy but its own.
+    pub fn cgroup_driver(&self) -> &'static str {
+        if self.cgroup2 { "systemd" } else { "cgroupfs" }
+    }
+
+    /// What to keep back from pods: a step function of the machine's size in the manner of the large providers (GKE's published
+    /// table: 25% of the first 4 GiB of memory, 20% of the next 4, 10% of the next 8, 6% beyond; 6% of the first core, 1% of the
+    /// second, 0.5% of the rest). On a container it is a token, since all machines share one host's memory.
+    pub fn reserved(&self) -> Reserved {
+        if self.container {
+            return Reserved { kube_cpu: 50, kube_memory: 100, system_cpu: 50, system_memory: 100 };
+        }
+        let gib = 1024;
+        let slice = |from: u64, to: u64, percent: u64| self.memory_mib.clamp(from * gib, to * gib).saturating_sub(from * gib) * percent / 100;
+        let memory = slice(0, 4, 25) + slice(4, 8, 20) + slice(8, 16, 10) + self.memory_mib.saturating_sub(16 * gib) * 6 / 100;
+        // kubelet's own share is most of it; the system gets a tenth, at least 100 MiB.
+        let system_memory = (memory / 10).max(100);
+        let cpu = 60 + if self.cpus > 1 { 10 } else { 0 } + u64::from(self.cpus.saturating_sub(2)) * 5;
+        Reserved { kube_cpu: cpu, kube_memory: memory.saturating_sub(system_memory).max(100), system_cpu: 50, system_memory }
+    }
+
+    /// When kubelet starts evicting for want of disk. A container shares its disk with everything else of its user's: only a
+    /// nearly full one is a reason there. Elsewhere kubelet's own default.
+    pub fn eviction_disk(&self) -> &'static str {
+        if self.container { "1Gi" } else { "10%" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: &str = "kernel=6.1\narch=x86_64\ncpus=2\nmemory_kib=24000000\ncgroup=1\ncap_sys_resource=no\nresolver=/etc/resolv.conf\ncontainer=yes\ninterface=eth0\nbridge_nf=yes\ntime_sync=0\n";
+
+    #[test]
+    fn facts_decide_flags() {
+        let here = Facts::parse(HERE).unwrap();
+        assert_eq!((here.cgroup_driver(), here.eviction_disk(), here.reserved().kube_memory), ("cgroupfs", "1Gi", 100));
+        let cloud = Facts { container: false, cgroup2: true, cap_sys_resource: true, memory_mib: 4096, ..here };
+        assert_eq!((cloud.cgroup_driver(), cloud.eviction_disk()), ("systemd", "10%"));
+        assert_eq!(cloud.reserved(), Reserved { kube_cpu: 70, kube_memory: 922, system_cpu: 50, system_memory: 102 });
+    }
+
+    #[test]
+    fn missing_and_malformed_facts_are_named() {
+        assert_eq!(Facts::parse("kernel=6.1").unwrap_err().what, "the fact `arch` is missing");
+        assert_eq!(Facts::parse(&HERE.replace("cpus=2", "cpus=two")).unwrap_err().what, "the fact `cpus` is `two`, not a number");
+        assert_eq!(Facts::parse(&HERE.replace("eth0", "")).unwrap_err().what, "the machine has no route to other machines");
+    }
+}

@@ -1,0 +1,302 @@
+//! All files of a machine, as a pure function of the cluster, the machine's facts and its certificates.
+//!
+//! The same function serves machines that kup reaches over SSH and those that fetch their files themselves.
+
+use serde::Serialize;
+
+use super::facts::{Facts, Reserved};
+use super::topology::{API_NAME, API_PORT, Peer, Topology};
+use super::{BUNDLE_DIR, Role};
+use crate::bundle::Manifest;
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use crate::pki::layout::{MasterCerts, NodeCerts};
+use crate::pki::{Pair, Pki};
+use crate::templates;
+
+/// A file as it should be on a machine. Owned by root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Absolute path.
+    pub path: String,
+    /// Permission bits, final from the first byte on.
+    pub mode: u32,
+    /// Its contents.
+    pub contents: Vec<u8>,
+    /// Whether an existing file is compared or left alone.
+    pub kind: FileKind,
+    /// Units that read it at their start only, so that they must be restarted when it changes.
+    pub units: Vec<&'static str>,
+}
+
+/// What to do with a file that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// It is made equal.
+    Keep,
+    /// It is left alone: the machine itself renews it.
+    Seed,
+}
+
+/// The public and secret material of one machine.
+pub struct Credentials {
+    /// The cluster authority's certificates, PEM, newest first.
+    pub cluster_ca: String,
+    /// The node's own.
+    pub node: NodeCerts,
+    /// A master's own.
+    pub master: Option<MasterCredentials>,
+}
+
+/// What only masters have.
+pub struct MasterCredentials {
+    /// Certificates of its units.
+    pub certs: MasterCerts,
+    /// The cluster authority's key: the controller manager signs kubelets' renewals with it.
+    pub cluster_ca_key: String,
+    /// etcd's authority.
+    pub etcd_ca: String,
+    /// The aggregator's authority.
+    pub front_proxy_ca: String,
+    /// Private key that signs service-account tokens.
+    pub service_account_key: String,
+    /// Public keys that verify them.
+    pub service_account_pub: String,
+    /// Encrypts Secrets in etcd, base64.
+    pub encryption_key: String,
+}
+
+impl Credentials {
+    /// Takes the machine's certificates from the PKI, issuing those that are missing.
+    pub fn of(pki: &Pki, cluster: &Cluster, topology: &Topology, me: &Peer, role: Role) -> Result<Credentials> {
+        let master = match role {
+            Role::Minion => None,
+            Role::Master => Some(MasterCredentials {
+                certs: crate::pki::layout::master(pki, cluster, topology, me)?,
+                cluster_ca_key: pki.cluster.pair.key.clone(),
+                etcd_ca: pki.etcd.pair.cert.clone(),
+                front_proxy_ca: pki.front_proxy.pair.cert.clone(),
+                service_account_key: pki.service_account.private.clone(),
+                service_account_pub: pki.service_account.public.clone(),
+                encryption_key: pki.encryption_key.clone(),
+            }),
+        };
+        Ok(Credentials { cluster_ca: pki.cluster.pair.cert.clone(), node: crate::pki::layout::node(pki, me)?, master })
+    }
+}
+
+/// Names of the images that the system itself uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Images {
+    /// The pod sandbox.
+    pub pause: String,
+    /// The cluster's DNS.
+    pub coredns: String,
+}
+
+impl Images {
+    /// As the bundle has them.
+    pub fn of(manifest: &Manifest) -> Result<Images> {
+        let image = |name: &str| -> Result<String> {
+            let file = manifest.file(name)?;
+            file.image.clone().ok_or_else(|| Error::new(format!("{name} in the bundle is no image")).hint("kup bundle build"))
+        };
+        Ok(Images { pause: image("pause")?, coredns: image("coredns")? })
+    }
+}
+
+/// A machine as its files see it.
+pub struct Node<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Its masters.
+    pub topology: &'a Topology,
+    /// The machine.
+    pub me: &'a Peer,
+    /// What it is for.
+    pub role: Role,
+    /// What was found on it.
+    pub facts: &'a Facts,
+    /// The system's images.
+    pub images: &'a Images,
+}
+
+/// The values that templates may use.
+#[derive(Serialize)]
+struct Values<'a> {
+    bundle: &'static str,
+    cluster: &'a Cluster,
+    me: PeerValues<'a>,
+    masters: Vec<PeerValues<'a>>,
+    role: &'static str,
+    tainted: bool,
+    api_name: &'static str,
+    api_port: u16,
+    etcd_cluster: String,
+    leader_elect: bool,
+    goaway_chance: f64,
+    flannel_backend: &'static str,
+    interface: &'a str,
+    resolver: &'a str,
+    cgroup_driver: &'static str,
+    fail_cgroup_v1: bool,
+    can_raise_limits: bool,
+    eviction_disk: &'static str,
+    reserved: Reserved,
+    pause_image: &'a str,
+    encryption_key: &'a str,
+}
+
+#[derive(Serialize)]
+struct PeerValues<'a> {
+    name: &'a str,
+    address: String,
+}
+
+impl<'a> From<&'a Peer> for PeerValues<'a> {
+    fn from(peer: &'a Peer) -> Self {
+        PeerValues { name: &peer.name, address: peer.address.to_string() }
+    }
+}
+
+const KUBELET: &[&str] = &["kubelet.service"];
+const API: &[&str] = &["kube-apiserver.service"];
+const CONTROLLER: &[&str] = &["kube-controller-manager.service"];
+const SCHEDULER: &[&str] = &["kube-scheduler.service"];
+const ETCD: &[&str] = &["etcd.service"];
+
+/// All files of one machine.
+pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
+    let several = node.topology.masters.len() > 1;
+    let values = Values {
+        bundle: BUNDLE_DIR,
+        cluster: node.cluster,
+        me: node.me.into(),
+        masters: node.topology.masters_for(&node.me.name).into_iter().map(PeerValues::from).collect(),
+        role: node.role.as_str(),
+        // A cluster without minions runs everything on its masters.
+        tainted: node.role == Role::Master && node.cluster.minions.count > 0,
+        api_name: API_NAME,
+        api_port: API_PORT,
+        etcd_cluster: node.topology.etcd_cluster(),
+        // One master has nobody to agree with, and an election costs up to 15 s after each restart.
+        leader_elect: several,
+        // A thousandth of the requests make a client choose an API server anew; with one there is nothing to choose.
+        goaway_chance: if several { 0.001 } else { 0.0 },
+        // The local machines share one link, so plain routes do. Elsewhere a subnet is not a link.
+        flannel_backend: "host-gw",
+        interface: &node.facts.interface,
+        resolver: &node.facts.resolver,
+        cgroup_driver: node.facts.cgroup_driver(),
+        fail_cgroup_v1: node.facts.cgroup2,
+        can_raise_limits: node.facts.cap_sys_resource,
+        eviction_disk: node.facts.eviction_disk(),
+        reserved: node.facts.reserved(),
+        pause_image: &node.images.pause,
+        encryption_key: credentials.master.as_ref().map_or("", |m| &m.encryption_key),
+    };
+    let mut files = Files { values: &values, files: Vec::new() };
+
+    files.template("/etc/kup/hosts.sh", 0o644, "node/hosts.sh", &["kup-hosts.service"])?;
+    files.template("/etc/kup/host.sh", 0o644, "node/host.sh", &["kup-host.service"])?;
+    files.template("/etc/kup/cni.sh", 0o644, "node/cni.sh", &["flanneld.service"])?;
+    files.template("/etc/modules-load.d/kup.conf", 0o644, "node/modules.conf", &["kup-host.service"])?;
+    files.template("/etc/sysctl.d/90-kup.conf", 0o644, "node/sysctl.conf", &["kup-host.service"])?;
+    files.template("/etc/systemd/journald.conf.d/kup.conf", 0o644, "node/journald.conf", &["systemd-journald.service"])?;
+    files.template("/etc/systemd/networkd.conf.d/kup.conf", 0o644, "node/networkd.conf", &[])?;
+    files.template("/etc/crictl.yaml", 0o644, "node/crictl.yaml", &[])?;
+    files.template("/etc/containerd/config.toml", 0o644, "containerd/config.toml", &["containerd.service"])?;
+    files.template("/etc/kup/kubelet.yaml", 0o644, "kubernetes/kubelet.yaml", KUBELET)?;
+    files.template("/etc/kup/kube-proxy.yaml", 0o644, "kubernetes/kube-proxy.yaml", &["kube-proxy.service"])?;
+    files.template("/etc/kup/flannel.json", 0o644, "kubernetes/flannel.json", &["flanneld.service"])?;
+    files.plain("/etc/kup/pki/cluster-ca.crt", 0o644, &credentials.cluster_ca, &["kubelet.service", "kube-proxy.service", "flanneld.service"]);
+    files.pair("kubelet-server", &credentials.node.kubelet_server, KUBELET);
+    let client = &credentials.node.kubelet_client;
+    let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+    files.plain(current, 0o600, &format!("{}{}", client.cert, client.key), KUBELET);
+    if let Some(file) = files.files.last_mut() {
+        file.kind = FileKind::Seed;
+    }
+    files.kubeconfig("node", API_NAME, current, current, &["kubelet.service", "kube-proxy.service", "flanneld.service"])?;
+    for unit in ["kup-hosts.service", "kup-host.service", "containerd.service", "kubelet.service", "kube-proxy.service", "flanneld.service"] {
+        files.unit(unit)?;
+    }
+    if let Some(master) = &credentials.master {
+        files.master(master)?;
+    }
+    Ok(files.files)
+}
+
+struct Files<'a> {
+    values: &'a Values<'a>,
+    files: Vec<File>,
+}
+
+impl Files<'_> {
+    fn plain(&mut self, path: &str, mode: u32, contents: &str, units: &[&'static str]) {
+        self.files.push(File {
+            path: path.to_owned(),
+            mode,
+            contents: contents.as_bytes().to_vec(),
+            kind: FileKind::Keep,
+            units: units.to_vec(),
+        });
+    }
+
+    fn template(&mut self, path: &str, mode: u32, template: &str, units: &[&'static str]) -> Result<()> {
+        let contents = templates::render(template, self.values)?;
+        self.plain(path, mode, &contents, units);
+        Ok(())
+    }
+
+    fn unit(&mut self, unit: &'static str) -> Result<()> {
+        self.template(&format!("/etc/systemd/system/{unit}"), 0o644, &format!("systemd/{unit}"), &[unit])
+    }
+
+    fn pair(&mut self, name: &str, pair: &Pair, units: &[&'static str]) {
+        self.plain(&format!("/etc/kup/pki/{name}.crt"), 0o644, &pair.cert, units);
+        self.plain(&format!("/etc/kup/pki/{name}.key"), 0o600, &pair.key, units);
+    }
+
+    fn kubeconfig(&mut self, name: &str, server: &str, cert: &str, key: &str, units: &[&'static str]) -> Result<()> {
+        let values = minijinja::context! { server, api_port => API_PORT, cert, key };
+        let contents = templates::render("kubernetes/kubeconfig.yaml", values)?;
+        self.plain(&format!("/etc/kup/{name}.kubeconfig"), 0o600, &contents, units);
+        Ok(())
+    }
+
+    fn master(&mut self, master: &MasterCredentials) -> Result<()> {
+        let certs = &master.certs;
+        self.plain("/etc/kup/pki/etcd-ca.crt", 0o644, &master.etcd_ca, &["etcd.service", "kube-apiserver.service"]);
+        self.plain("/etc/kup/pki/front-proxy-ca.crt", 0o644, &master.front_proxy_ca, API);
+        self.plain("/etc/kup/pki/cluster-ca.key", 0o600, &master.cluster_ca_key, CONTROLLER);
+        self.plain("/etc/kup/pki/service-account.key", 0o600, &master.service_account_key, &["kube-apiserver.service", "kube-controller-manager.service"]);
+        self.plain("/etc/kup/pki/service-account.pub", 0o644, &master.service_account_pub, API);
+        for (name, pair, units) in [
+            ("apiserver", &certs.api_server, API),
+            ("apiserver-kubelet-client", &certs.api_server_kubelet_client, API),
+            ("apiserver-etcd-client", &certs.api_server_etcd_client, API),
+            ("front-proxy-client", &certs.front_proxy_client, API),
+            ("etcd-server", &certs.etcd_server, ETCD),
+            ("etcd-peer", &certs.etcd_peer, ETCD),
+            ("controller-manager", &certs.controller_manager, CONTROLLER),
+            ("controller-manager-server", &certs.controller_manager_server, CONTROLLER),
+            ("scheduler", &certs.scheduler, SCHEDULER),
+            ("scheduler-server", &certs.scheduler_server, SCHEDULER),
+        ] {
+            self.pair(name, pair, units);
+        }
+        for (name, units) in [("controller-manager", CONTROLLER), ("scheduler", SCHEDULER)] {
+            let path = format!("/etc/kup/pki/{name}");
+            // A master's own clients use its own API server: they are of no use without it, and never wait for another.
+            self.kubeconfig(name, "127.0.0.1", &format!("{path}.crt"), &format!("{path}.key"), units)?;
+        }
+        self.template("/etc/kup/authentication.yaml", 0o600, "kubernetes/authentication.yaml", API)?;
+        self.template("/etc/kup/encryption.yaml", 0o600, "kubernetes/encryption.yaml", API)?;
+        self.template("/etc/kup/audit-policy.yaml", 0o600, "kubernetes/audit-policy.yaml", API)?;
+        for unit in ["etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service"] {
+            self.unit(unit)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The PKI on disk: loads what is there, makes what is missing.
+//!
+//! `pki/<authority>.{crt,key}`, `pki/service-account.{key,pub}`, `pki/encryption.key`, and `pki/issued/<owner>/<name>.{crt,key,json}`,
+//! where the JSON says for what and by whom the certificate was issued and when it ends.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use super::authority::{Authority, LEAF_VALIDITY, Leaf, Pair, RENEW_BEFORE};
+use crate::error::{Context, Result};
+use crate::state::{private_dir, write_atomic};
+
+/// The authorities, the service-account key and the encryption key of one cluster.
+pub struct Pki {
+    dir: PathBuf,
+    /// Signs everything that talks to the API, and the API itself.
+    pub cluster: Authority,
+    /// Signs etcd's members and its clients.
+    pub etcd: Authority,
+    /// Signs the aggregator's client, which extension API servers trust.
+    pub front_proxy: Authority,
+    /// Signs service-account tokens: RSA-2048, PKCS #8 PEM.
+    pub service_account: ServiceAccountKey,
+    /// Encrypts Secrets in etcd: 32 random bytes, base64.
+    pub encryption_key: String,
+}
+
+/// The key that signs service-account tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccountKey {
+    /// Private key, PEM.
+    pub private: String,
+    /// Public key, PEM.
+    pub public: String,
+}
+
+/// What is remembered of an issued certificate.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    leaf: Leaf,
+    /// SHA-256 of the authority's certificate.
+    authority: String,
+    /// Seconds since 1970.
+    not_after: i64,
+}
+
+impl Pki {
+    /// Loads the cluster's PKI from `dir`, making what is missing.
+    pub fn open(dir: &Path) -> Result<Pki> {
+        private_dir(dir)?;
+        let authority = |name: &str, common_name: &str| -> Result<Authority> {
+            match read_pair(dir, name)? {
+                Some(pair) => Authority::load(pair),
+                None => {
+                    let authority = Authority::generate(common_name)?;
+                    write_pair(dir, name, &authority.pair)?;
+                    Ok(authority)
+                }
+            }
+        };
+        Ok(Pki {
+            cluster: authority("cluster-ca", "kubernetes")?,
+            etcd: authority("etcd-ca", "etcd-ca")?,
+            front_proxy: authority("front-proxy-ca", "front-proxy-ca")?,
+            service_account: service_account_key(dir)?,
+            encryption_key: encryption_key(dir)?,
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// The certificate `name` of `owner` (a machine, or `cluster`), as it is if it still fits, else issued anew.
+    pub fn leaf(&self, authority: &Authority, owner: &str, name: &str, leaf: &Leaf) -> Result<Pair> {
+        let dir = self.dir.join("issued").join(owner);
+        let by = hex::encode(Sha256::digest(authority.pair.cert.as_bytes()));
+        let record_path = dir.join(format!("{name}.json"));
+        let now = OffsetDateTime::now_utc();
+        if let Some(text) = read(&record_path)?
+            && let Ok(record) = serde_json::from_str::<Record>(&text)
+            && record.leaf == *leaf
+            && record.authority == by
+            && record.not_after > (now + RENEW_BEFORE).unix_timestamp()
+            && let Some(pair) = read_pair(&dir, name)?
+        {
+            return Ok(pair);
+        }
+        private_dir(&dir)?;
+        let pair = authority.issue(leaf, LEAF_VALIDITY)?;
+        write_pair(&dir, name, &pair)?;
+        // Last: without its record a pair is never taken for good.
+        let record = Record { leaf: leaf.clone(), authority: by, not_after: (now + LEAF_VALIDITY).unix_timestamp() };
+        let text = serde_json::to_vec(&record).context("cannot describe a certificate")?;
+        write_atomic(&record_path, &text, 0o600)?;
+        Ok(pair)
+    }
+}
+
+fn service_account_key(dir: &Path) -> Result<ServiceAccountKey> {
+    let (private_path, public_path) = (dir.join("service-account.key"), dir.join("service-account.pub"));
+    if let (Some(private), Some(public)) = (read(&private_path)?, read(&public_path)?) {
+        return Ok(ServiceAccountKey { private, public });
+    }
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).context("cannot make the service-account key")?;
+    let made = ServiceAccountKey { private: key.serialize_pem(), public: key.public_key_pem() };
+    write_atomic(&private_path, made.private.as_bytes(), 0o600)?;
+    write_atomic(&public_path, made.public.as_bytes(), 0o600)?;
+    Ok(made)
+}
+
+fn encryption_key(dir: &Path) -> Result<String> {
+    let path = dir.join("encryption.key");
+    if let Some(key) = read(&path)? {
+        return Ok(key);
+    }
+    let mut bytes = [0_u8; 32];
+    getrandom::fill(&mut bytes).context("cannot get random bytes from the kernel")?;
+    let key = base64::engine::general_purpose::STANDARD.encode(bytes);
+    write_atomic(&path, key.as_bytes(), 0o600)?;
+    Ok(key)
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn read_pair(dir: &Path, name: &str) -> Result<Option<Pair>> {
+    let cert = read(&dir.join(format!("{name}.crt")))?;
+    let key = read(&dir.join(format!("{name}.key")))?;
+    Ok(cert.zip(key).map(|(cert, key)| Pair { cert, key }))
+}
+
+fn write_pair(dir: &Path, name: &str, pair: &Pair) -> Result<()> {
+    write_atomic(&dir.join(format!("{name}.key")), pair.key.as_bytes(), 0o600)?;
+    write_atomic(&dir.join(format!("{name}.crt")), pair.cert.as_bytes(), 0o600)
+}

@@ -1,0 +1,249 @@
+//! The state behind every display: which spans there are, what each waits for, and how it ended. Pure: events in, state out.
+
+use std::collections::HashMap;
+
+use super::event::{Event, SpanId, Unit};
+
+/// How a span stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// Under way.
+    Running,
+    /// Ended well, with a word about what came of it.
+    Done(Option<String>),
+    /// Ended badly, with the error's first line.
+    Failed(String),
+    /// Given up because something else failed or the user stopped it.
+    Cancelled,
+}
+
+/// How far a measurable span is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Units done.
+    pub done: u64,
+    /// Units in total, if known.
+    pub total: Option<u64>,
+    /// What is counted.
+    pub unit: Unit,
+}
+
+/// One span.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What is being done, or on which machine. One line without control characters.
+    pub title: String,
+    /// What the spans below it are, in the singular.
+    pub of: &'static str,
+    /// The span it belongs to: an index into [`Tree::nodes`].
+    pub parent: Option<usize>,
+    /// The spans below it, in order of start.
+    pub children: Vec<usize>,
+    /// When it began, in seconds from the start of the run.
+    pub begun: f64,
+    /// How long it took, in seconds, once it has ended.
+    pub took: Option<f64>,
+    /// What it waits for now.
+    pub wait: Option<String>,
+    /// How far it is.
+    pub progress: Option<Progress>,
+    /// How it stands.
+    pub state: State,
+}
+
+impl Node {
+    /// Seconds that it has taken so far, or took in all.
+    pub fn elapsed(&self, now: f64) -> f64 {
+        self.took.unwrap_or_else(|| (now - self.begun).max(0.0))
+    }
+
+    /// `5 machines`, `14 components`: the spans below it, counted.
+    pub fn parts(&self) -> String {
+        let count = self.children.len();
+        format!("{count} {}{}", self.of, if count == 1 { "" } else { "s" })
+    }
+
+    /// Whether it is still under way.
+    pub fn running(&self) -> bool {
+        self.state == State::Running
+    }
+}
+
+/// All spans of a run, in order of start.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    /// Every span; the indices of parents and children point here.
+    pub nodes: Vec<Node>,
+    index: HashMap<SpanId, usize>,
+}
+
+impl Tree {
+    /// Takes an event in, `now` seconds after the start of the run. Returns the span that it changed; notes and warnings change none.
+    pub fn apply(&mut self, event: &Event, now: f64) -> Option<usize> {
+        let (Event::Started { id, .. }
+        | Event::Waiting { id, .. }
+        | Event::Progress { id, .. }
+        | Event::Done { id, .. }
+        | Event::Failed { id, .. }
+        | Event::Cancelled { id }) = event
+        else {
+            return None;
+        };
+        if let Event::Started { parent, title, of, at, .. } = event {
+            let at_index = self.nodes.len();
+            let parent = parent.and_then(|p| self.index.get(&p).copied());
+            self.nodes.push(Node {
+                title: one_line(title),
+                of,
+                parent,
+                children: Vec::new(),
+                begun: at.0,
+                took: None,
+                wait: None,
+                progress: None,
+                state: State::Running,
+            });
+            self.index.insert(*id, at_index);
+            if let Some(parent) = parent {
+                self.nodes[parent].children.push(at_index);
+            }
+            return Some(at_index);
+        }
+        let at_index = *self.index.get(id)?;
+        let node = &mut self.nodes[at_index];
+        match event {
+            Event::Waiting { on, .. } => node.wait = Some(one_line(on)),
+            Event::Progress { done, total, unit, .. } => {
+                // What is measured is being done, not waited for.
+                node.wait = None;
+                node.progress = Some(Progress { done: *done, total: *total, unit: *unit });
+            }
+            Event::Done { result, took, .. } => node.end(State::Done(result.as_deref().map(one_line)), took.0),
+            Event::Failed { error, took, .. } => node.end(State::Failed(one_line(error)), took.0),
+            Event::Cancelled { .. } => node.end(State::Cancelled, (now - node.begun).max(0.0)),
+            Event::Started { .. } | Event::Note { .. } | Event::Warning { .. } => {}
+        }
+        Some(at_index)
+    }
+
+    /// The steps: spans that belong to no other, in order of start.
+    pub fn steps(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|i| self.nodes[*i].parent.is_none())
+    }
+
+    /// The spans below another, in order of start.
+    pub fn children(&self, of: usize) -> impl Iterator<Item = &Node> {
+        self.nodes[of].children.iter().map(|i| &self.nodes[*i])
+    }
+
+    /// How many spans below this one have ended well, and how many there are.
+    pub fn count(&self, of: usize) -> (usize, usize) {
+        (self.children(of).filter(|n| matches!(n.state, State::Done(_))).count(), self.nodes[of].children.len())
+    }
+
+    /// What came of a span that ended well: its own word; else, for a single part, that one's word or name; else the number of parts,
+    /// with their word if all say the same.
+    pub fn result(&self, of: usize) -> Option<String> {
+        let node = &self.nodes[of];
+        let word = |n: &Node| if let State::Done(word) = &n.state { word.clone() } else { None };
+        if let Some(own) = word(node) {
+            return Some(own);
+        }
+        let parts: Vec<&Node> = self.children(of).collect();
+        match parts[..] {
+            [] => None,
+            [only] => Some(word(only).unwrap_or_else(|| only.title.clone())),
+            [first, ref rest @ ..] => match word(first).filter(|w| rest.iter().all(|n| word(n).as_ref() == Some(w))) {
+                Some(same) => Some(format!("{}: {same}", node.parts())),
+                None => Some(node.parts()),
+            },
+        }
+    }
+
+    /// What a running span waits for: its own wait, else that of the longest running span below it, named.
+    pub fn wait(&self, of: usize) -> Option<String> {
+        let node = &self.nodes[of];
+        if let Some(own) = &node.wait {
+            return Some(own.clone());
+        }
+        let below = node.children.iter().filter(|i| self.nodes[**i].running());
+        below.filter_map(|i| Some(format!("{}: {}", self.nodes[*i].title, self.wait(*i)?))).next()
+    }
+
+    /// The titles from the step down to this span, joined by a slash.
+    pub fn path(&self, of: usize) -> String {
+        let node = &self.nodes[of];
+        match node.parent {
+            Some(parent) => format!("{}/{}", self.path(parent), node.title),
+            None => node.title.clone(),
+        }
+    }
+}
+
+impl Node {
+    fn end(&mut self, state: State, took: f64) {
+        self.state = state;
+        self.took = Some(took);
+        self.wait = None;
+    }
+}
+
+/// The first line of a text without anything that could move a cursor: what displays show may come from a machine.
+pub fn one_line(text: &str) -> String {
+    let first = text.lines().find(|l| !l.trim().is_empty()).unwrap_or_default();
+    let plain = console::strip_ansi_codes(first);
+    plain.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+/// Characters that reorder or hide text without being control characters.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// `0.8s`, `2m05s`, `1h02m`: at most six columns up to a hundred hours.
+pub fn duration(seconds: f64) -> String {
+    // Rounded first, so that 59.96 is a minute and not "60.0s".
+    let tenths = (seconds.max(0.0) * 10.0).round() as u64;
+    let whole = tenths / 10;
+    match whole {
+        0..60 => format!("{}.{}s", whole, tenths % 10),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// `12.0/266.0 MiB`, `3/14`, or without a total only what is done.
+pub fn amount(p: Progress) -> String {
+    let mib = |n: u64| format!("{:.1}", n as f64 / f64::from(1 << 20));
+    match (p.unit, p.total) {
+        (Unit::Bytes, Some(total)) => format!("{}/{} MiB", mib(p.done), mib(total)),
+        (Unit::Bytes, None) => format!("{} MiB", mib(p.done)),
+        (Unit::Items, Some(total)) => format!("{}/{total}", p.done),
+        (Unit::Items, None) => p.done.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_keep_their_width() {
+        let shown: Vec<_> = [0.0, 0.84, 9.96, 59.94, 59.96, 125.0, 3599.0, 3600.0, 359_999.0, -1.0].map(duration).into();
+        assert_eq!(shown, ["0.0s", "0.8s", "10.0s", "59.9s", "1m00s", "2m05s", "59m59s", "1h00m", "99h59m", "0.0s"]);
+    }
+
+    #[test]
+    fn text_from_machines_cannot_move_the_cursor() {
+        assert_eq!(one_line("\n  a\tb \u{1b}[31mred\u{1b}[0m\u{7}\r\nsecond"), "a b red");
+        assert_eq!(one_line("evil\u{202e}txt"), "evil txt");
+        assert_eq!(one_line(""), "");
+    }
+
+    #[test]
+    fn events_of_unknown_spans_are_ignored() {
+        let mut tree = Tree::default();
+        assert_eq!(tree.apply(&Event::Cancelled { id: 7 }, 1.0), None);
+        assert!(tree.nodes.is_empty());
+    }
+}

@@ -1,0 +1,72 @@
+//! Taking away the machines that a smaller config no longer names: drained first, so that their pods move.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::bundle::Bundle;
+use crate::error::{Context, Error, Result};
+use crate::kubeconfig::{self, Access};
+use crate::machine::ssh::last_lines;
+use crate::provider::local::LocalProvider;
+use crate::provider::{Action, ClusterId, Verb};
+use crate::report::Report;
+
+/// How long a node may take to give up its pods.
+const DRAIN: Duration = Duration::from_secs(120);
+
+/// Drains and removes every machine that the plan deletes, and its Node.
+pub async fn surplus(
+    id: &ClusterId,
+    plan: &[Action],
+    provider: &LocalProvider,
+    bundle: &Bundle,
+    access: &Access,
+    report: &Report,
+) -> Result<()> {
+    let surplus: Vec<&str> = plan.iter().filter(|a| a.verb == Verb::Delete && a.kind == "machine").map(|a| a.name.as_str()).collect();
+    if surplus.is_empty() {
+        return Ok(());
+    }
+    let span = report.step("Removing machines");
+    let work = surplus.iter().map(|name| {
+        let part = span.child(*name);
+        async {
+            let outcome = async {
+                part.waiting("its pods to move");
+                let timeout = format!("--timeout={}s", DRAIN.as_secs());
+                let drain = ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout.as_str()];
+                kubectl(bundle, access, &drain).await?;
+                kubectl(bundle, access, &["delete", "node", name, "--ignore-not-found"]).await?;
+                provider.remove_machine(&id.name, name).await
+            };
+            let outcome = outcome.await;
+            part.close(outcome)
+        }
+    });
+    let outcome = futures::future::try_join_all(work).await.map(drop);
+    span.close(outcome)
+}
+
+/// Runs the bundle's own kubectl, whose drain knows more than we should write again.
+async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<()> {
+    let mut config = tempfile::NamedTempFile::new().context("cannot make a temporary kubeconfig")?;
+    config.write_all(kubeconfig::render(access).as_bytes()).context("cannot write a temporary kubeconfig")?;
+    let output = tokio::process::Command::new(bundle.path("kubectl")?)
+        .arg("--kubeconfig")
+        .arg(config.path())
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(DRAIN + Duration::from_secs(30), output)
+        .await
+        .map_err(|_| Error::new(format!("kubectl {} did not end", args.join(" "))))?
+        .context("cannot run the bundle's kubectl")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::new(format!("kubectl {} failed", args.first().copied().unwrap_or_default()))
+        .why(last_lines(&String::from_utf8_lossy(&output.stderr), 10))
+        .hint("mend what is named, then `kup up` again: it goes on from here"))
+}

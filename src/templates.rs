@@ -1,0 +1,37 @@
+//! Everything below `templates/`, compiled in and rendered strictly: a variable that is not given is an error, never an empty string.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior};
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+
+static TEMPLATES: include_dir::Dir<'_> = include_dir::include_dir!("$CARGO_MANIFEST_DIR/templates");
+
+/// The text of a template as it stands, for files without variables.
+pub fn text(path: &str) -> Result<&'static str> {
+    TEMPLATES
+        .get_file(path)
+        .and_then(|f| f.contents_utf8())
+        .ok_or_else(|| Error::new(format!("the template {path} is not part of this build of kup")))
+}
+
+/// A template with its variables filled in.
+pub fn render(path: &str, values: impl Serialize) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(
+        SyntaxConfig::builder().keep_trailing_newline(true).build().with_context(|| format!("cannot set up the template {path}"))?,
+    );
+    environment.render_str(text(path)?, Serde(values)).with_context(|| format!("cannot fill in the template {path}"))
+}
+
+/// The YAML documents of all files in an add-on's folder, by file name, filled in.
+pub fn addon(name: &str, values: impl Serialize) -> Result<Vec<String>> {
+    let folder = format!("addons/{name}");
+    let dir = TEMPLATES.get_dir(&folder).ok_or_else(|| Error::new(format!("the add-on {name} is not part of this build of kup")))?;
+    let mut files: Vec<_> = dir.files().filter_map(|f| f.path().to_str()).collect();
+    files.sort_unstable();
+    files.into_iter().map(|path| render(path, &values)).collect()
+}

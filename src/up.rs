@@ -1,0 +1,202 @@
+//! The story of `kup up`.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::bootstrap::{self, STEPS, Step};
+use crate::bundle::{Arch, Bundle};
+use crate::cluster::Cluster;
+use crate::error::{Context as _, Error, Result};
+use crate::kubeconfig::{self, Access};
+use crate::lock::Lock;
+use crate::machine::files::Images;
+use crate::machine::topology::API_PORT;
+use crate::machine::{Machine, Role};
+use crate::pki::{Pki, layout};
+use crate::provider::local::LocalProvider;
+use crate::provider::{Action, ClusterId, Provider, Verb};
+use crate::report::Report;
+use crate::{retire, saved, state};
+
+/// What `up` was asked to do.
+pub struct Up {
+    /// The cluster that is wanted.
+    pub cluster: Cluster,
+    /// Stop after this step.
+    pub until: Option<Until>,
+    /// Raise limits of this host that are too small.
+    pub raise_limits: bool,
+    /// Where the bundle may be fetched from instead of upstream.
+    pub mirror: Option<reqwest::Url>,
+    /// What the user typed, for the lock.
+    pub command: String,
+}
+
+/// The step after which `up` stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The machines run.
+    Machines,
+    /// A bootstrap step, as an index into [`STEPS`].
+    Step(usize),
+}
+
+/// What came of it.
+pub enum Outcome {
+    /// The cluster is ready; how to reach it.
+    Ready(Access),
+    /// It was stopped where it was asked to.
+    Stopped,
+}
+
+impl Up {
+    /// Whose cluster this is.
+    pub fn id(&self) -> ClusterId {
+        ClusterId { provider: self.cluster.provider, name: self.cluster.name.clone() }
+    }
+
+    /// Who makes its machines.
+    pub fn provider(&self) -> LocalProvider {
+        LocalProvider::new(self.cluster.local.engine).raising_limits(self.raise_limits)
+    }
+
+    /// What would be done, in order. Changes nothing.
+    pub async fn plan(&self, provider: &LocalProvider) -> Result<Vec<Action>> {
+        if let Some(before) = saved::load(&self.id())? {
+            refuse_what_cannot_change(&before, &self.cluster)?;
+        }
+        provider.plan(&self.cluster).await
+    }
+
+    /// Makes the cluster be as wanted: the same call starts, finishes and repairs.
+    pub async fn run(&self, provider: LocalProvider, plan: &[Action], report: &Report) -> Result<Outcome> {
+        let id = self.id();
+        let _lock = Lock::take(&state::cluster_dir(&id)?, &self.command)?;
+        provider.preflight(&self.cluster).await?;
+        let bundle = Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
+        let provider = provider.with_bundle(&bundle.dir);
+        saved::save(&id, &self.cluster)?;
+
+        let (sender, machines) = mpsc::unbounded_channel();
+        let work = async {
+            let (seen, steps) = self.steps();
+            tokio::try_join!(provider.provision(&self.cluster, report, sender), self.bootstrap(&id, bundle.clone(), steps, machines, report))?;
+            Ok::<_, Error>(seen)
+        };
+        let complete = work.await.map_err(|e| self.resumable(e))?;
+        if !complete {
+            return Ok(Outcome::Stopped);
+        }
+        let access = access(&id, &self.cluster, &saved::pki(&id)?, &provider).await?;
+        retire::surplus(&id, plan, &provider, &bundle, &access, report).await?;
+        kubeconfig::merge(&access)?;
+        Ok(Outcome::Ready(access))
+    }
+
+    /// The steps to run, and whether they are all.
+    fn steps(&self) -> (bool, &'static [Step]) {
+        match self.until {
+            None => (true, STEPS),
+            Some(Until::Machines) => (false, &[]),
+            Some(Until::Step(last)) => (false, STEPS.get(..=last).unwrap_or(STEPS)),
+        }
+    }
+
+    async fn bootstrap(
+        &self,
+        id: &ClusterId,
+        bundle: Arc<Bundle>,
+        steps: &[Step],
+        machines: mpsc::UnboundedReceiver<Machine>,
+        report: &Report,
+    ) -> Result<()> {
+        let images = Images::of(&bundle.manifest)?;
+        let pki = {
+            let id = id.clone();
+            tokio::task::spawn_blocking(move || saved::pki(&id)).await.context("making the certificates broke off")??
+        };
+        let machines = first(machines).await;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        // The provider makes the key before the first machine.
+        let login = saved::login_key(id, &self.cluster)?;
+        let context = bootstrap::Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
+        bootstrap::run(&context, steps, machines).await
+    }
+
+    fn resumable(&self, error: Error) -> Error {
+        let name = &self.cluster.name;
+        if error.left.is_some() {
+            return error;
+        }
+        error
+            .left(format!("what stands of cluster {name}; it costs nothing but this machine's memory and disk"))
+            .hint(format!("`kup up --name {name}` goes on from here, `kup down --name {name}` removes it"))
+    }
+}
+
+/// Waits for the first machine without taking it: a channel that hands it on with those to come.
+async fn first(mut machines: mpsc::UnboundedReceiver<Machine>) -> mpsc::UnboundedReceiver<Machine> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    if let Some(machine) = machines.recv().await {
+        // Both ends are here: sending can't fail, and if the receiver is dropped later nobody needs the machines.
+        let _ = sender.send(machine);
+        tokio::spawn(async move {
+            while let Some(machine) = machines.recv().await {
+                if sender.send(machine).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    receiver
+}
+
+/// How to reach a cluster: the first master that stands, with the administrator's login.
+pub async fn access(id: &ClusterId, cluster: &Cluster, pki: &Pki, provider: &impl Provider) -> Result<Access> {
+    let found = provider.discover(&cluster.name).await?;
+    let master = found.machines.iter().find(|m| m.machine.role == Role::Master).ok_or_else(|| {
+        Error::new(format!("cluster {} has no master", cluster.name)).hint(format!("`kup up --name {}` makes it", cluster.name))
+    })?;
+    let admin = layout::admin(pki)?;
+    Ok(Access {
+        context: context_name(id),
+        server: format!("https://{}:{API_PORT}", master.machine.address),
+        ca_pem: pki.cluster.pair.cert.clone(),
+        cert_pem: admin.cert,
+        key_pem: admin.key,
+    })
+}
+
+/// The name of a cluster's entries in a kubeconfig: `local_<name>`.
+pub fn context_name(id: &ClusterId) -> String {
+    format!("{}_{}", id.provider.as_str(), id.name)
+}
+
+/// Whether a plan changes anything.
+pub fn is_empty(plan: &[Action]) -> bool {
+    plan.iter().all(|a| a.verb == Verb::Keep)
+}
+
+/// Fields that running machines and their data are built on.
+fn refuse_what_cannot_change(before: &Cluster, now: &Cluster) -> Result<()> {
+    let fields: [(&str, String, String); 6] = [
+        ("kubernetes.version", before.kubernetes.version.clone(), now.kubernetes.version.clone()),
+        ("masters.count", before.masters.count.to_string(), now.masters.count.to_string()),
+        ("network.pods", before.network.pods.to_string(), now.network.pods.to_string()),
+        ("network.services", before.network.services.to_string(), now.network.services.to_string()),
+        ("network.dns", before.network.dns.to_string(), now.network.dns.to_string()),
+        ("network.domain", before.network.domain.clone(), now.network.domain.clone()),
+    ];
+    let changed: Vec<String> =
+        fields.iter().filter(|(_, old, new)| old != new).map(|(field, old, new)| format!("{field}: {old} → {new}")).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let name = &now.name;
+    Err(Error::usage(format!("cluster {name} stands already, and this can't be changed in place"))
+        .why(changed.join("\n"))
+        .hint(format!("give the values it was made with, or `kup down --name {name}` first, or another --name")))
+}
