@@ -427,7 +427,7 @@ async fn nodes_have_the_bundles_images_and_take_more() {
     std::fs::write(&hello, "hello").expect("a file");
     let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(directory.path()).arg("hello").status();
     assert!(made.expect("tar runs").success());
-    let image = "localhost/kup-test-hello:1";
+    let image = "localhost/kup-test-a-name-that-is-longer-than-forty:1";
     let _image = Foreign::make(&["import", "-q", &archive.display().to_string(), image], &["rmi", "-f", image]);
     let engine = Engine::find(EngineChoice::Podman).await.expect("podman").remove(0);
     assert_eq!(engine.kind(), EngineKind::Podman);
