@@ -9,7 +9,7 @@ use crate::report::Span;
 
 pub(super) const STEP: Step = Step {
     name: "files",
-    title: "Placing files",
+    title: "files",
     on: On::Machines,
     after: &[After::Same("connect")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),

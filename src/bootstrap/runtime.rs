@@ -4,7 +4,7 @@ use super::{After, On, Run, Step, units};
 
 pub(super) const STEP: Step = Step {
     name: "runtime",
-    title: "Starting the container runtime",
+    title: "container runtime",
     on: On::Machines,
     after: &[After::Same("files"), After::Same("bundle")],
     run: Run::Machine(|_, host, _| {
