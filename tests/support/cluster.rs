@@ -59,13 +59,37 @@ impl Output {
     }
 }
 
-/// The directories that a user of their own would have; only the cache is shared.
-struct Home {
+/// The directories that a user of their own would have; only the cache is shared. Dropping it, also by a panic, runs `kup down`.
+pub struct Home {
     dir: tempfile::TempDir,
     cluster: String,
 }
 
 impl Home {
+    /// For a cluster of this name; what an interrupted run left of it is removed first.
+    pub async fn new(cluster: &str) -> Check<Home> {
+        let home = Home { dir: tempfile::Builder::new().prefix(cluster).tempdir()?, cluster: cluster.to_owned() };
+        home.kup(&["down", "-y", "--name", cluster]).await?.ok("kup down of what was left")?;
+        Ok(home)
+    }
+
+    /// Runs kup as this user.
+    pub async fn kup(&self, args: &[&str]) -> Check<Output> {
+        run(&mut self.command(args), None).await
+    }
+
+    /// kup as this user, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(KUP);
+        command.args(args).envs(self.env()).current_dir(self.dir.path());
+        command
+    }
+
+    /// The user's home directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn env(&self) -> Vec<(&'static str, PathBuf)> {
         let dir = self.dir.path();
         vec![("HOME", dir.into()), ("XDG_STATE_HOME", dir.join("state")), ("XDG_CACHE_HOME", cache()), ("KUBECONFIG", self.kubeconfig())]
@@ -97,17 +121,11 @@ fn cache() -> PathBuf {
 impl Cluster {
     /// `kup up` with this config. What an interrupted run left of the same name is removed first.
     pub async fn up(name: &str, config: &str) -> Check<Cluster> {
-        let home = Home { dir: tempfile::Builder::new().prefix(name).tempdir()?, cluster: name.to_owned() };
-        let file = home.dir.path().join("config.yaml");
+        let home = Home::new(name).await?;
+        let file = home.path().join("config.yaml");
         std::fs::write(&file, config)?;
-        let kup = |args: &[&str]| {
-            let mut command = Command::new(KUP);
-            command.args(args).envs(home.env()).current_dir(home.dir.path());
-            command
-        };
-        run(&mut kup(&["down", "-y", "--name", name]), None).await?.ok("kup down of what was left")?;
         let file = file.to_string_lossy();
-        run(&mut kup(&["up", "--provider", "local", "--name", name, "-y", "-f", &file]), None).await?.ok("kup up")?;
+        home.kup(&["up", "--provider", "local", "--name", name, "-y", "-f", &file]).await?.ok("kup up")?;
 
         let kubeconfig = kube::config::Kubeconfig::read_from(home.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
@@ -115,7 +133,7 @@ impl Cluster {
         let nodes = nodes(&api).await?;
         let engine = engine_of(&nodes).await?;
         let version = text(&api.get("/version").await?["gitVersion"]);
-        let bundle = run(&mut kup(&["bundle", "path", "--version", version.trim_start_matches('v')]), None).await?.ok("kup bundle path")?;
+        let bundle = home.kup(&["bundle", "path", "--version", version.trim_start_matches('v')]).await?.ok("kup bundle path")?;
         Ok(Cluster { name: name.to_owned(), api, nodes, engine, bundle: bundle.trim().into(), home })
     }
 
@@ -139,7 +157,7 @@ impl Cluster {
 
     /// Runs kup as this cluster's user.
     pub async fn kup(&self, args: &[&str]) -> Check<Output> {
-        run(Command::new(KUP).args(args).envs(self.home.env()).current_dir(self.home.dir.path()), None).await
+        self.home.kup(args).await
     }
 
     /// The bundle's kubectl, with this cluster's kubeconfig.
