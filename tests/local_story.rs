@@ -8,6 +8,7 @@
 mod local;
 mod support;
 
+use local::nodes::{api_server, dns, etcd, host, kubelet, secrets};
 use local::{config, failure, kubectl, limits, pods, probes, rollouts, scheduling, services};
 use support::checks::Checks;
 use support::cluster::Cluster;
@@ -26,10 +27,11 @@ async fn the_story() {
         Ok(cluster) => cluster,
         Err(e) => panic!("{e}"),
     };
+    let checks = Checks::new(cluster);
+    let cluster = &checks.cluster;
     let agnhost = cluster.bundle.join("images/agnhost.tar");
     let load = cluster.kup(&["image", "load", &agnhost.to_string_lossy(), "--name", &cluster.name]).await;
     load.and_then(|output| output.ok("kup image load")).unwrap_or_else(|e| panic!("{e}"));
-    let checks = Checks::new(cluster);
 
     // What needs all nodes; the slow first.
     side_by_side!(&checks, None;
@@ -45,6 +47,26 @@ async fn the_story() {
         pods::minions_share_the_work,
         scheduling::node_selector_finds_its_node,
         config::namespaces_keep_apart,
+        dns::dns_is_spread_and_protected,
+        api_server::audit_log_tells_who_did_what,
+        api_server::nodes_are_restricted_to_themselves,
+        api_server::control_plane_runs_as_configured,
+        api_server::administrator_has_a_group_of_its_own,
+        api_server::strangers_see_health_only,
+        api_server::tokens_are_signed_with_rsa,
+        etcd::etcd_asks_for_its_own_certificates,
+        etcd::secrets_are_encrypted_in_etcd,
+        host::kernel_is_set_for_pods,
+        host::journal_and_network_daemon_are_kept_in_check,
+        host::units_run_and_come_back,
+        host::only_what_others_need_listens,
+        kubelet::kubelets_run_as_configured,
+        kubelet::reservations_hold,
+        kubelet::pods_are_confined_by_default,
+        kubelet::kubelets_refuse_strangers,
+        kubelet::kube_proxy_runs_as_configured,
+        secrets::secrets_are_roots_alone,
+        secrets::secrets_are_in_no_argument_and_no_log,
     );
 
     // One minion dies; what needs only one runs beside it on the other.

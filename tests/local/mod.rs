@@ -6,6 +6,7 @@ pub mod config;
 pub mod failure;
 pub mod kubectl;
 pub mod limits;
+pub mod nodes;
 pub mod pods;
 pub mod probes;
 pub mod rollouts;

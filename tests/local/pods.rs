@@ -111,13 +111,16 @@ pub async fn killed_pod_is_replaced(w: &World<'_>) -> Check {
         Ok(other.map(name).ok_or_else(|| pods.iter().map(describe_pod).collect::<Vec<_>>().join("\n")))
     })
     .await?;
-    // netexec ends when it is told to; the answer may or may not come through.
-    let _ = w.web(&second, "exit?code=3").await;
+    let pod = w.pod(&second).await?;
+    let node = w.cluster.nodes.iter().find(|n| n.name == text(&pod["spec"]["nodeName"])).ok_or("the pod's node is unknown")?;
+    let id = text(&pod["status"]["containerStatuses"][0]["containerID"]).replace("containerd://", "");
+    let crictl = format!("{}/crictl", super::nodes::BIN);
+    w.cluster.read(node, &format!("kill -KILL $({crictl} inspect --output go-template --template '{{{{.info.pid}}}}' {id})")).await?;
     let again = w
         .pod_until(&second, "its container started again", |p| p["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1))
         .await?;
     let code = &again["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"];
-    ensure!(code == 3, "the container's exit code is {code}: {}", describe_pod(&again));
+    ensure!(code == 137, "the container's exit code is {code}: {}", describe_pod(&again));
     w.pod(&second).await?;
     Ok(())
 }

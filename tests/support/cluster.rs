@@ -1,7 +1,7 @@
 //! A cluster for a test, made and removed by the real binary.
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -32,6 +32,13 @@ pub struct Node {
     pub name: String,
     pub address: Ipv4Addr,
     pub master: bool,
+}
+
+/// The administrator's login, as the kubeconfig has it.
+pub struct Login {
+    pub ca_pem: String,
+    pub cert_pem: String,
+    pub key_pem: String,
 }
 
 /// What a process gave.
@@ -179,9 +186,19 @@ impl Cluster {
         run(Command::new(&self.engine).args(args), None).await?.ok(&format!("{} {}", self.engine, args.join(" ")))
     }
 
-    /// The file that `kup up` merged its entries into.
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.home.kubeconfig()
+    /// The login that `kup up` merged into the kubeconfig.
+    pub fn login(&self) -> Check<Login> {
+        use base64::Engine as _;
+        let config: Value = serde_yaml::from_str(&std::fs::read_to_string(self.home.kubeconfig())?)?;
+        let pem = |pointer: &str| -> Check<String> {
+            let data = config.pointer(pointer).ok_or_else(|| format!("the kubeconfig has no {pointer}"))?;
+            Ok(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text(data))?)?)
+        };
+        Ok(Login {
+            ca_pem: pem("/clusters/0/cluster/certificate-authority-data")?,
+            cert_pem: pem("/users/0/user/client-certificate-data")?,
+            key_pem: pem("/users/0/user/client-key-data")?,
+        })
     }
 }
 
@@ -228,9 +245,4 @@ pub async fn run(command: &mut Command, input: Option<&str>) -> Check<Output> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
-}
-
-/// Whether a path on this host is there; kept here so that tests need no file-system words of their own.
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }
