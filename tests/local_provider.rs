@@ -145,6 +145,9 @@ fn traces(name: &str, prefix: Option<&str>) -> Vec<String> {
     traces
 }
 
+/// One test at a time: a range that one has just freed would be taken by the next, and look like a trace of the first.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 const NOTHING: [String; 0] = [];
 
 /// The first three numbers of an address, with the dot.
@@ -170,7 +173,7 @@ fn ssh(machine: &Machine, command: &str) -> String {
     session.set_tcp_stream(stream);
     session.handshake().expect("a handshake");
     let (host_key, kind) = session.host_key().expect("a host key");
-    assert_eq!(kind, ssh2::HostKeyType::Ed25519);
+    assert!(matches!(kind, ssh2::HostKeyType::Ed25519));
     let pinned = ssh_key::PublicKey::from_openssh(&machine.host_key).expect("an OpenSSH line");
     assert_eq!(host_key, pinned.to_bytes().expect("bytes"), "the key that answers is the one that was promised");
     session.userauth_pubkey_file("root", None, &key, None).expect("a login");
@@ -189,6 +192,7 @@ fn id(container: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn machines_are_made_kept_started_and_removed() {
+    let _turn = TURN.lock().await;
     let name = "kup-test-life";
     let _guard = Guard(name.into());
     let spec = cluster(name, 1, 1);
@@ -261,6 +265,7 @@ async fn machines_are_made_kept_started_and_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_foreign_is_never_touched() {
+    let _turn = TURN.lock().await;
     let name = "kup-test-mine";
     let image = provider().build_image(&Report::silent(), false).await.unwrap_or_else(|e| panic!("{e}"));
     // Near misses: another cluster, a label missing, another provider, another key.
@@ -292,6 +297,7 @@ async fn what_is_foreign_is_never_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_half_made_is_completed_or_removed() {
+    let _turn = TURN.lock().await;
     let name = "kup-test-half";
     let _guard = Guard(name.into());
     let labels = ["--label=kup.dev/provider=local", "--label=kup.dev/cluster=kup-test-half"];
@@ -325,6 +331,7 @@ async fn what_is_half_made_is_completed_or_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn taken_names_and_ranges_are_refused_before_anything_is_made() {
+    let _turn = TURN.lock().await;
     let name = "kup-test-taken";
     let _guard = Guard(name.into());
     let spec = cluster(name, 1, 0);
@@ -365,6 +372,7 @@ async fn taken_names_and_ranges_are_refused_before_anything_is_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_ranges_work_and_a_sent_bundle_is_not_mounted() {
+    let _turn = TURN.lock().await;
     let name = "kup-test-small";
     let _guard = Guard(name.into());
     let mut spec = cluster(name, 1, 1);
@@ -386,6 +394,7 @@ async fn small_ranges_work_and_a_sent_bundle_is_not_mounted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_have_the_bundles_images_and_take_more() {
+    let _turn = TURN.lock().await;
     let name = "kup-test-images";
     let _guard = Guard(name.into());
     let machines = provision(&cluster(name, 1, 1)).await;
@@ -407,8 +416,9 @@ async fn nodes_have_the_bundles_images_and_take_more() {
         }
         // Unpacked is only worth something if it runs: this one's layer is shared by all machines.
         let coredns = images.lines().find(|l| l.contains("coredns")).and_then(|l| l.split_whitespace().next()).expect("a name");
-        let run =
-            format!("PATH=$PATH:/opt/kup/bundle/bin ctr -n k8s.io run --rm --net-host {coredns} t /coredns -version 2>/dev/null");
+        let run = format!(
+            "PATH=$PATH:/opt/kup/bundle/bin ctr -n k8s.io run --rm --runc-binary /opt/kup/bundle/bin/runc --net-host {coredns} t /coredns -version 2>&1"
+        );
         assert!(ssh(machine, &run).contains("CoreDNS"));
     }
 
@@ -417,7 +427,7 @@ async fn nodes_have_the_bundles_images_and_take_more() {
     std::fs::write(&hello, "hello").expect("a file");
     let made = Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(directory.path()).arg("hello").status();
     assert!(made.expect("tar runs").success());
-    let image = "localhost/kup-test-hello:1";
+    let image = "localhost/kup-test-a-name-that-is-longer-than-forty:1";
     let _image = Foreign::make(&["import", "-q", &archive.display().to_string(), image], &["rmi", "-f", image]);
     let engine = Engine::find(EngineChoice::Podman).await.expect("podman").remove(0);
     assert_eq!(engine.kind(), EngineKind::Podman);
@@ -441,6 +451,7 @@ async fn nodes_have_the_bundles_images_and_take_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clusters_stand_side_by_side() {
+    let _turn = TURN.lock().await;
     let (one, two) = ("kup-test-side", "kup-test-side-b");
     let _guards = (Guard(one.into()), Guard(two.into()));
     let specs = (cluster(one, 1, 0), cluster(two, 1, 0));

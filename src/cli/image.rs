@@ -1,18 +1,20 @@
 //! `kup image`: the machines' own image, and container images for the nodes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
+use crate::bundle::{Arch, Bundle, Releases};
 use crate::cluster::spec::EngineChoice;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::machine::Machine;
 use crate::provider::local::{engine::Engine, load};
 use crate::provider::{LocalProvider, Provider};
 use crate::state;
 
 use super::Ui;
+use super::target::TargetArgs;
 
 /// Build the machines' image, or load container images into a cluster's nodes.
 #[derive(Debug, ClapArgs)]
@@ -31,7 +33,7 @@ enum Command {
         /// Build it again, even if it is there.
         #[arg(long)]
         force: bool,
-        /// Kubernetes version whose bundle goes into the image [default: the newest in the cache].
+        /// Kubernetes version whose bundle goes into the image (default: the newest that this kup was tested with).
         #[arg(long, value_name = "VERSION")]
         version: Option<String>,
     },
@@ -40,12 +42,8 @@ enum Command {
         /// Archives (files made by `podman save` or `docker save`), or names of images that the container engine has.
         #[arg(required = true, value_name = "ARCHIVE|IMAGE")]
         images: Vec<String>,
-        /// The cluster [default: the only one there is].
-        #[arg(long, env = "KUP_NAME", value_name = "CLUSTER")]
-        name: Option<String>,
-        /// Container engine; auto takes the one in which the cluster is.
-        #[arg(long, env = "KUP_ENGINE", value_enum, default_value = "auto")]
-        engine: EngineChoice,
+        #[command(flatten)]
+        which: TargetArgs,
     },
 }
 
@@ -53,58 +51,47 @@ enum Command {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     match args.command {
         Command::Build { engine, force, version } => {
-            let tag = LocalProvider::new(engine).with_bundle(bundle(version.as_deref())?).build_image(&ui.report, force).await?;
-            ui.print(if ui.json { json!({ "image": tag }).to_string() } else { tag });
-            Ok(())
+            let bundle = bundle(version.as_deref()).await?;
+            let tag = LocalProvider::new(engine).with_bundle(bundle.dir).build_image(&ui.report, force).await?;
+            print(ui, &json!({ "image": tag }), &tag)
         }
-        Command::Load { images, name, engine } => {
-            let provider = LocalProvider::new(engine);
-            let (engine, machines) = target(&provider, name).await?;
+        Command::Load { images, which } => {
+            let (engine, machines) = target(&which, ui).await?;
             let loaded = load_all(&engine, &machines, &images, ui).await?;
-            ui.print(if ui.json { json!({ "images": loaded }).to_string() } else { loaded.join("\n") });
-            Ok(())
+            print(ui, &json!({ "images": loaded }), &loaded.join("\n"))
         }
     }
 }
 
-/// The directory of a complete bundle in the cache: of the version asked for, else of the newest.
-fn bundle(version: Option<&str>) -> Result<PathBuf> {
-    let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-    let all = state::cache_dir()?.join("bundles");
-    let numbers = |dir: &Path| -> Option<Vec<u32>> {
-        let name = dir.file_name()?.to_str()?.strip_suffix(&format!("-{arch}"))?;
-        if version.is_some_and(|v| v.trim_start_matches('v') != name) {
-            return None;
-        }
-        name.split('.').map(|n| n.parse().ok()).collect()
-    };
-    let found =
-        std::fs::read_dir(&all).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.join("bundle.yaml").is_file());
-    found.filter_map(|p| Some((numbers(&p)?, p))).max().map(|(_, p)| p).ok_or_else(|| {
-        let which = version.map(|v| format!(" of version {v}")).unwrap_or_default();
-        Error::new(format!("there is no bundle{which} for {arch} in {}", all.display()))
-            .hint("kup bundle build, or kup bundle fetch, makes one")
-    })
+fn print(ui: &Ui, json: &serde_json::Value, text: &str) -> Result<()> {
+    if ui.json {
+        return ui.result(json);
+    }
+    ui.print(text);
+    Ok(())
+}
+
+/// The bundle of that version (or the default one) in the cache, checked: its containerd will be run.
+async fn bundle(version: Option<&str>) -> Result<Bundle> {
+    let releases = Releases::load()?;
+    let version = releases.release(version.unwrap_or(&releases.default))?.version;
+    let (cache, arch) = (state::cache_dir()?, Arch::host()?);
+    let bundle = Bundle::open(&cache, &version, arch)?.ok_or_else(|| {
+        Error::new(format!("there is no complete bundle {version}-{arch} in {}", cache.display()))
+            .hint(format!("kup bundle build --version {version}, or kup bundle fetch --version {version}, makes it"))
+    })?;
+    tokio::task::spawn_blocking(move || bundle.verify(false).map(|()| bundle))
+        .await
+        .context("the check of the bundle broke off")?
 }
 
 /// The engine and the running machines of the cluster that is meant.
-async fn target(provider: &LocalProvider, name: Option<String>) -> Result<(Engine, Vec<Machine>)> {
-    let name = match name {
-        Some(name) => name,
-        None => match &provider.clusters().await?[..] {
-            [] => return Err(Error::new("there is no local cluster").hint("kup up --provider local makes one")),
-            [only] => only.clone(),
-            several => {
-                return Err(
-                    Error::usage(format!("there are several clusters: {}", several.join(", "))).hint("say which one with --name")
-                );
-            }
-        },
-    };
-    let found = provider.discover(&name).await?;
-    let engine = provider.engine_of(&name).await?;
+async fn target(which: &TargetArgs, ui: &Ui) -> Result<(Engine, Vec<Machine>)> {
+    let target = which.require(&ui.report).await?;
+    let name = &target.id.name;
+    let found = target.provider.discover(name).await?;
     let machines: Vec<Machine> = found.machines.into_iter().filter(|m| m.running).map(|m| m.machine).collect();
-    match engine {
+    match target.provider.engine_of(name).await? {
         Some(engine) if !machines.is_empty() => Ok((engine, machines)),
         Some(_) => {
             Err(Error::new(format!("no machine of cluster {name} is running")).hint(format!("kup up --name {name} starts them")))

@@ -54,7 +54,9 @@ pub async fn give(to: &Destination, access: &Access, ui: &Ui) -> Result<()> {
     } else if let Some(file) = &to.export {
         if !to.force && file.symlink_metadata().is_ok() {
             let what = format!("cannot write {}", file.display());
-            return Err(Error::usage(what).why("it exists already").hint("name another file, replace it with --force, or add to your kubeconfig with --merge"));
+            return Err(Error::usage(what)
+                .why("it exists already")
+                .hint("name another file, replace it with --force, or add to your kubeconfig with --merge"));
         }
         write_atomic(file, kubeconfig::render(access).as_bytes(), 0o600)?;
         ui.report.note(format!("wrote {}: try `kubectl --kubeconfig {} get nodes`", file.display(), file.display()));

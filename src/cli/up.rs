@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, env = "KUP_RAISE_LIMITS")]
     raise_limits: bool,
     /// Fetch the bundle from here instead of upstream: URL/<host>/<path>
-    #[arg(long, value_name = "URL", env = "KUP_MIRROR")]
+    #[arg(long, value_name = "URL", env = "KUP_BUNDLE_MIRROR")]
     mirror: Option<reqwest::Url>,
 }
 

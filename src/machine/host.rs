@@ -101,7 +101,7 @@ pub struct Facts {
     pub inotify_watches: u64,
     /// Hard limit of open files.
     pub nofile: u64,
-    /// Hard limit of processes; `u64::MAX` if there is none.
+    /// Highest hard limit of processes that can be given.
     pub nproc: u64,
     /// The host has modules in `/lib/modules`.
     pub lib_modules: bool,
@@ -111,9 +111,6 @@ pub struct Facts {
 
 /// Open files a machine may have where nothing keeps kup from choosing: the kernel's default `fs.nr_open`.
 const NOFILE: u64 = 1_048_576;
-
-/// Processes a machine may have where limits can't be raised: podman lowers its own hard limit to this before it starts a container.
-const NPROC: u64 = 32_768;
 
 /// The flags that make a container a machine on this host: rights, control groups, limits, and the mounts that systemd wants.
 /// Names, network and volumes are the caller's.
@@ -154,7 +151,7 @@ pub fn runtime_flags(facts: &Facts) -> Vec<String> {
     } else {
         // Nobody may raise a hard limit: the engine's own defaults, which are higher, would fail.
         flags.push(format!("--ulimit=nofile={0}:{0}", facts.nofile.min(NOFILE)));
-        flags.push(format!("--ulimit=nproc={0}:{0}", facts.nproc.min(NPROC)));
+        flags.push(format!("--ulimit=nproc={0}:{0}", facts.nproc));
     }
     flags
 }
@@ -179,8 +176,10 @@ const MINION_MEMORY: u64 = 400 * MIB;
 const MACHINE_DISK: u64 = 512 * MIB;
 /// The node image while it is being built: packages, archive, layers.
 const IMAGE_DISK: u64 = 1536 * MIB;
-/// Inotify instances of a machine, counted on one: systemd 3, D-Bus 1, containerd 2, kubelet 6; a few for pods.
-pub const INOTIFY_PER_MACHINE: u64 = 16;
+/// Inotify instances of a minion, counted on one at rest: kubelet 6, systemd 3, containerd 2, D-Bus, logind and kube-proxy 1 each.
+const MINION_INOTIFY: u64 = 14;
+/// A master has the controller-manager's 8, the apiserver's 7 and the scheduler's 3 besides.
+const MASTER_INOTIFY: u64 = MINION_INOTIFY + 18;
 /// Watches of a machine at rest: some 50 of systemd, and those of kubelet on control groups and volumes.
 const WATCHES_PER_MACHINE: u64 = 1024;
 /// Open files that containerd, kubelet and etcd need at least.
@@ -199,9 +198,13 @@ pub struct Lack {
 
 /// The value that `fs.inotify.max_user_instances` must have for these machines, if the present one is too small.
 pub fn inotify_wanted(facts: &Facts, needs: &Needs) -> Option<u64> {
-    let wanted = facts.inotify_used + (needs.masters + needs.minions) * INOTIFY_PER_MACHINE;
+    let wanted = facts.inotify_used + inotify_taken(needs);
     // Rounded up, so that a few more machines need no second look.
     (wanted > facts.inotify_instances).then(|| (wanted * 2).next_multiple_of(512))
+}
+
+fn inotify_taken(needs: &Needs) -> u64 {
+    needs.masters * MASTER_INOTIFY + needs.minions * MINION_INOTIFY
 }
 
 /// Everything this host lacks for these machines, each with its mend.
@@ -269,7 +272,7 @@ pub fn lacks(facts: &Facts, needs: &Needs) -> Vec<Lack> {
                 "fs.inotify.max_user_instances is {} with {} in use; {machines} machines need {} more",
                 facts.inotify_instances,
                 facts.inotify_used,
-                machines * INOTIFY_PER_MACHINE
+                inotify_taken(needs)
             ),
             format!("sysctl -w fs.inotify.max_user_instances={wanted}"),
         );
@@ -379,7 +382,8 @@ mod tests {
             kernel_abilities: vec![("nf_tables".into(), Ability::Missing), ("veth".into(), Ability::Unknown)],
             ..facts()
         };
-        let error = preflight(&bad, &Needs { masters: 1, minions: 4, image: true }).expect_err("all of it is bad");
+        let error =
+            preflight(&bad, &Needs { masters: 1, minions: 4, image: true }).err().unwrap_or_else(|| Error::new("accepted"));
         assert_eq!(error.kind, crate::error::Kind::Failed);
         insta::assert_snapshot!(error.to_string());
     }
@@ -388,7 +392,7 @@ mod tests {
     fn inotify_counts_what_is_in_use() {
         let needs = Needs { masters: 1, minions: 3, image: false };
         let with = |used| inotify_wanted(&Facts { inotify_instances: 128, inotify_used: used, ..facts() }, &needs);
-        assert_eq!(with(64), None);
-        assert_eq!(with(65), Some(512));
+        assert_eq!(with(128 - 32 - 3 * 14), None);
+        assert_eq!(with(128 - 32 - 3 * 14 + 1), Some(512));
     }
 }

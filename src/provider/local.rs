@@ -64,9 +64,18 @@ impl LocalProvider {
         self.engines.get_or_try_init(|| Engine::find(self.choice)).await.map(Vec::as_slice)
     }
 
-    /// What was found on this host. Asked once: the engine takes a third of a second to say it.
-    async fn facts(&self, engine: &Engine) -> Result<&Facts> {
-        self.facts.get_or_try_init(|| facts::gather(engine)).await
+    /// What was found on this host. Asked once: podman takes a third of a second to say it.
+    async fn facts(&self, engine: &Engine) -> Result<Facts> {
+        let facts = self.facts.get_or_try_init(|| facts::gather(engine)).await?;
+        // The first question may have been about the other engine.
+        if facts.engine == engine.kind() { Ok(facts.clone()) } else { facts::gather(engine).await }
+    }
+
+    /// Asks for the facts ahead of their need. A failure is left to whoever needs them: it will be the same.
+    async fn ask_ahead(&self) {
+        if let Ok([engine, ..]) = self.engines().await {
+            let _ = self.facts(engine).await;
+        }
     }
 
     /// Looks at everything there is, and decides what there should be.
@@ -89,8 +98,7 @@ impl LocalProvider {
     }
 
     /// The facts as they will be once kup has raised what it was asked to raise.
-    fn with_raised_limits(&self, facts: &Facts, needs: &Needs) -> Facts {
-        let mut facts = facts.clone();
+    fn with_raised_limits(&self, mut facts: Facts, needs: &Needs) -> Facts {
         if let Some(wanted) = host::inotify_wanted(&facts, needs).filter(|_| self.raise_limits) {
             facts.inotify_instances = wanted;
         }
@@ -118,10 +126,8 @@ impl LocalProvider {
         let image = blocking(move || NodeImage::of(&bundle)).await?;
         let engine = self.engines().await?.first().ok_or_else(no_engine)?;
         let facts = self.facts(engine).await?;
-        if facts.rootless {
-            host::preflight(facts, &Needs::default())?;
-        }
-        image.ensure(engine, facts, report, force).await
+        host::preflight(&facts, &Needs { image: true, ..Needs::default() })?;
+        image.ensure(engine, &facts, report, force).await
     }
 
     /// Removes one machine with its volume and keys; one that isn't there is no error. Draining it first is the caller's business.

@@ -146,7 +146,9 @@ fn host() -> Result<Facts> {
         inotify_used: inotify_used(),
         inotify_watches: number_in("/proc/sys/fs/inotify/max_user_watches")?,
         nofile: hard_limit(&limits, "Max open files"),
-        nproc: hard_limit(&limits, "Max processes"),
+        // podman lowers its own limit to pid_max (or, where that is more than it has, to 2^20) before it starts anything, and there
+        // may be no way back up.
+        nproc: hard_limit(&limits, "Max processes").min(number_in("/proc/sys/kernel/pid_max")?).min(1 << 20),
         lib_modules,
         kernel_abilities: kernel_abilities(&release),
     })

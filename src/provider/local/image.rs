@@ -2,7 +2,6 @@
 //! unpacked in containerd's store (keyed by the base and those images), so that no node imports anything when it starts.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::engine::{ACT, Engine, EngineKind, MOVE};
+use crate::bundle::{Manifest, Role};
 use crate::error::{Context, Error, Result};
 use crate::machine::host::{Facts, runtime_flags};
 use crate::report::{Report, Span};
@@ -27,8 +27,6 @@ const SUITE: &str = "bookworm";
 const INSTALL: Duration = Duration::from_secs(1800);
 /// What a build of the base takes on two cores, for the display.
 const EXPECTED: &str = "about 90 s";
-/// Images that every node has from the start, in the bundle's `images/`.
-const PRELOADED: [&str; 2] = ["pause.tar", "coredns.tar"];
 /// How a container of the image starts; `import` and `commit` would lose it.
 const CHANGES: [&str; 2] = ["CMD [\"/sbin/init\"]", "STOPSIGNAL SIGRTMIN+3"];
 
@@ -38,33 +36,24 @@ pub struct NodeImage {
     base: String,
     tag: String,
     bundle: PathBuf,
-    archives: Vec<PathBuf>,
+    /// The archives to unpack, relative to the bundle's directory.
+    archives: Vec<String>,
 }
 
 impl NodeImage {
-    /// Works out the image's names from everything that goes into it. Reads the bundle's images.
+    /// Works out the image's names from everything that goes into it: the recipe, and the bundle's images by their checksums.
     pub fn of(bundle: &Path) -> Result<NodeImage> {
+        let manifest = Manifest::read(bundle)?.ok_or_else(|| {
+            Error::new(format!("{} is not a complete bundle", bundle.display()))
+                .hint("kup bundle build, or kup bundle fetch, makes it")
+        })?;
         let base = base_key();
         let mut hash = Sha256::new();
         hash.update(&base);
         let mut archives = Vec::new();
-        for name in PRELOADED {
-            let path = bundle.join("images").join(name);
-            let what = || format!("the bundle has no readable {}", path.display());
-            let mut file = fs::File::open(&path)
-                .with_context(what)
-                .map_err(|e| e.hint("kup bundle build, or kup bundle fetch, makes the bundle complete"))?;
-            let mut digest = Sha256::new();
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                let n = file.read(&mut buffer).with_context(what)?;
-                if n == 0 {
-                    break;
-                }
-                digest.update(&buffer[..n]);
-            }
-            hash.update(digest.finalize());
-            archives.push(path);
+        for file in manifest.files.into_iter().filter(|f| f.role == Role::Image) {
+            hash.update(&file.sha256);
+            archives.push(file.path);
         }
         let key = hex::encode(hash.finalize());
         Ok(NodeImage {
@@ -129,10 +118,7 @@ impl NodeImage {
         args.push(format!("--volume={}:/run/kup/unpack:ro", script.display()));
         args.push(format!("--volume={}:/run/kup/bundle:ro", self.bundle.display()));
         args.extend([self.base.clone(), "/run/kup/unpack".into(), "/run/kup/bundle".into()]);
-        for archive in &self.archives {
-            let name = archive.file_name().unwrap_or_default().to_string_lossy();
-            args.push(format!("/run/kup/bundle/images/{name}"));
-        }
+        args.extend(self.archives.iter().map(|archive| format!("/run/kup/bundle/{archive}")));
         let work = async {
             engine.run(MOVE, &args).await?;
             let mut commit: Vec<&str> = vec!["commit"];
@@ -329,19 +315,33 @@ async fn lock(path: &Path, span: &Span) -> Result<fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::{Arch, manifest};
 
     #[test]
     fn the_name_follows_the_contents() -> Result<()> {
         let dir = tempfile::tempdir().context("no directory")?;
-        assert!(NodeImage::of(dir.path()).is_err_and(|e| e.what.contains("pause.tar")));
-        fs::create_dir(dir.path().join("images")).context("no directory")?;
-        for name in PRELOADED {
-            fs::write(dir.path().join("images").join(name), name).context("no file")?;
-        }
-        let first = NodeImage::of(dir.path())?;
-        assert_eq!(first, NodeImage::of(dir.path())?);
-        fs::write(dir.path().join("images/pause.tar"), "other").context("no file")?;
-        let second = NodeImage::of(dir.path())?;
+        assert!(NodeImage::of(dir.path()).is_err_and(|e| e.what.contains("not a complete bundle")));
+        let file = |name: &str, role, sha256: &str| manifest::File {
+            name: name.into(),
+            component: name.into(),
+            version: "1".into(),
+            role,
+            path: format!("images/{name}.tar"),
+            size: 1,
+            sha256: sha256.into(),
+            source: "test".into(),
+            image: None,
+        };
+        let of = |pause: &str, agnhost: &str| {
+            let files = vec![file("pause", Role::Image, pause), file("agnhost", Role::Test, agnhost)];
+            let manifest = Manifest::new("1.37.1", Arch::Amd64, manifest::Origin::Built, files);
+            fs::write(dir.path().join(manifest::FILE), manifest.to_yaml()?).context("no file")?;
+            NodeImage::of(dir.path())
+        };
+        let first = of("aa", "bb")?;
+        assert_eq!(first, of("aa", "cc")?, "an image that nodes don't have from the start");
+        assert_eq!(first.archives, ["images/pause.tar"]);
+        let second = of("dd", "bb")?;
         assert_ne!(first.tag, second.tag);
         assert_eq!(first.base, second.base);
         Ok(())

@@ -37,10 +37,10 @@ impl Transport for Engine {
     }
 }
 
-/// How a node's containerd is told to read an archive from stdin. CRI, and so kubelet, looks in the namespace `k8s.io`.
-pub fn import_command() -> Vec<String> {
-    let ctr = format!("{BUNDLE_DIR}/bin/ctr");
-    [ctr.as_str(), "--namespace", "k8s.io", "images", "import", "-"].map(str::to_owned).to_vec()
+/// A command for a node's containerd. CRI, and so kubelet, looks for images in the namespace `k8s.io`.
+fn ctr(words: &[&str]) -> Vec<String> {
+    let program = format!("{BUNDLE_DIR}/bin/ctr");
+    [program.as_str(), "--namespace", "k8s.io", "images"].iter().chain(words).map(|w| (*w).to_owned()).collect()
 }
 
 /// Streams an archive (of `docker save`, `podman save` or an OCI layout; compressed or not) to all machines at once.
@@ -61,39 +61,52 @@ pub async fn load(
         }
     });
     let outcomes = futures::future::join_all(parts).await;
-    let mut names = Vec::new();
+    let mut said = String::new();
     let mut failed: Option<Error> = None;
     for outcome in outcomes {
-        match (outcome, failed.take()) {
-            (Ok(said), none) => {
-                names = said;
-                failed = none;
+        match outcome {
+            Ok(words) => said = words,
+            Err(e) => {
+                failed = Some(match failed {
+                    None => e,
+                    Some(first) => first.why(e.to_string()),
+                });
             }
-            (Err(e), None) => failed = Some(e),
-            (Err(e), Some(first)) => failed = Some(first.why(e.to_string())),
         }
     }
-    span.close(failed.map_or(Ok(names), Err))
+    let names = match (failed, machines.first()) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(Vec::new()),
+        (None, Some(first)) => {
+            transport.exec_with_input(first, &ctr(&["ls"]), tokio::io::empty()).await.map(|stored| imported(&said, &stored))
+        }
+    };
+    span.close(names)
 }
 
-async fn to_one(transport: &impl Transport, machine: &Machine, archive: &Path, span: &Span) -> Result<Vec<String>> {
+async fn to_one(transport: &impl Transport, machine: &Machine, archive: &Path, span: &Span) -> Result<String> {
     let what = || format!("cannot read {}", archive.display());
     let file = tokio::fs::File::open(archive).await.with_context(what)?;
     let total = file.metadata().await.with_context(what)?.len();
     let counted = Counted { inner: file, span, done: 0, total };
-    let said = transport.exec_with_input(machine, &import_command(), counted).await?;
-    Ok(imported(&said))
+    transport.exec_with_input(machine, &ctr(&["import", "-"]), counted).await
 }
 
-/// What `ctr images import` says it saved: a name, then blanks and the word.
-fn imported(said: &str) -> Vec<String> {
-    said.lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let name = words.next()?;
-            matches!(words.next(), Some("saved")).then(|| name.to_owned())
-        })
-        .collect()
+/// The names of what was imported, in full. `ctr images import` itself only shows them cut off after 40 letters, with blanks for
+/// hyphens, so they are found in `ctr images ls` (name, type, digest, …) by that beginning, and by digest where one name is another's.
+fn imported(said: &str, stored: &str) -> Vec<String> {
+    let saved = said.lines().filter_map(|l| l.split_once('\t')).filter(|(_, end)| end.trim() == "saved");
+    let beginnings: Vec<&str> = saved.map(|(name, _)| name.trim()).filter(|name| !name.is_empty()).collect();
+    let digests: Vec<&str> = said.split_whitespace().filter(|w| w.starts_with("sha256:")).collect();
+    let rows = stored.lines().filter_map(|l| {
+        let mut words = l.split_whitespace();
+        Some((words.next()?, words.nth(1)?))
+    });
+    let alike: Vec<(&str, &str)> =
+        rows.filter(|(name, _)| beginnings.iter().any(|b| name.replace('-', " ").starts_with(b))).collect();
+    let exact: Vec<&str> = alike.iter().filter(|(_, digest)| digests.contains(digest)).map(|(name, _)| *name).collect();
+    let names = if exact.is_empty() { alike.into_iter().map(|(name, _)| name).collect() } else { exact };
+    names.into_iter().map(str::to_owned).collect()
 }
 
 /// Saves images of the engine's own into one archive, which the returned guard removes.
@@ -157,8 +170,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_from_what_ctr_says() {
-        let said = "registry.k8s.io/coredns:v1.15.0         \tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:91\nImporting\telapsed: 0.4 s\ttotal:   0.0 B\t(0.0 B/s)\t\n";
-        assert_eq!(imported(said), ["registry.k8s.io/coredns:v1.15.0"]);
+    fn names_are_found_by_what_ctr_says() {
+        let said = "registry.k8s.io/e2e test images/agnhost:\tsaved\t\napplication/vnd.oci.image.manifest.v1+json sha256:91\n\
+            Importing\telapsed: 1.0 s\ttotal:   0.0 B\t(0.0 B/s)\t\n";
+        let stored = "REF TYPE DIGEST SIZE PLATFORMS LABELS\n\
+            registry.k8s.io/e2e-test-images/agnhost:2.66.1 application/x sha256:91 1.0 MiB linux/amd64 -\n\
+            registry.k8s.io/e2e-test-images/agnhost:2.50 application/x sha256:50 1.0 MiB linux/amd64 -\n\
+            registry.k8s.io/pause:3.10 application/x sha256:33 1.0 KiB linux/amd64 -\n\
+            sha256:aa application/x sha256:91 1.0 MiB linux/amd64 -\n";
+        assert_eq!(imported(said, stored), ["registry.k8s.io/e2e-test-images/agnhost:2.66.1"]);
+        let index = said.replace("sha256:91", "sha256:00");
+        assert_eq!(imported(&index, stored).len(), 2, "without a digest to go by, all that look alike");
+        assert_eq!(imported("nothing", stored), Vec::<String>::new());
     }
 }

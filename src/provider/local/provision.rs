@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use tokio::task::JoinSet;
 
 use super::engine::{ACT, Engine, EngineKind, MOVE};
+use super::image::NodeImage;
 use super::survey::{Design, Slot};
 use super::{LocalProvider, blocking, cluster_dir, keys, names, no_bundle, subnet};
 use crate::cluster::Cluster;
@@ -24,7 +25,8 @@ pub(super) async fn provision(
     report: &Report,
     machines: MachineSender,
 ) -> Result<()> {
-    let design = provider.design(cluster).await?;
+    let (design, ()) = tokio::join!(provider.design(cluster), provider.ask_ahead());
+    let design = design?;
     let (running, idle): (Vec<&Slot>, Vec<&Slot>) =
         design.slots.iter().partition(|s| s.found.as_ref().is_some_and(|f| f.running));
     for machine in running.iter().filter_map(|s| s.found.as_ref()) {
@@ -37,17 +39,20 @@ pub(super) async fn provision(
         return Err(no_bundle());
     }
 
-    let image_missing = provider.image_missing(cluster, &design).await?;
-    let needs = design.needs(image_missing);
+    let wanted = image_wanted(provider, cluster, &design).await?;
+    let needs = design.needs(wanted.as_ref().is_some_and(|w| !w.there));
     let facts = provider.facts(&design.engine).await?;
-    host::preflight(&provider.with_raised_limits(facts, &needs), &needs)?;
-    if let Some(wanted) = host::inotify_wanted(facts, &needs) {
+    host::preflight(&provider.with_raised_limits(facts.clone(), &needs), &needs)?;
+    if let Some(wanted) = host::inotify_wanted(&facts, &needs) {
         raise_inotify(wanted, report)?;
     }
-    let image = image(provider, cluster, &design, facts, report).await?;
+    let image = match wanted {
+        Some(wanted) => wanted.get(&design.engine, &facts, report).await?,
+        None => String::new(),
+    };
 
     let span = report.step("machines");
-    let made = make(cluster, &design, facts, image, &span, &machines).await;
+    let made = make(cluster, &design, &facts, image, &span, &machines).await;
     span.close(made)
 }
 
@@ -65,26 +70,46 @@ fn raise_inotify(wanted: u64, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// The image's name, made or pulled if it isn't there; empty if no container is to be made.
-async fn image(provider: &LocalProvider, cluster: &Cluster, design: &Design, facts: &Facts, report: &Report) -> Result<String> {
+/// The image that new machines start from.
+struct ImageWanted {
+    name: String,
+    /// How it is made; the config's own image is pulled.
+    made: Option<NodeImage>,
+    there: bool,
+}
+
+/// Which image that is, and whether the engine has it; none if no container is to be made.
+async fn image_wanted(provider: &LocalProvider, cluster: &Cluster, design: &Design) -> Result<Option<ImageWanted>> {
     if !design.makes_machines() {
-        return Ok(String::new());
+        return Ok(None);
     }
-    if let Some(image) = &cluster.local.image {
-        if !design.engine.has_image(image).await? {
-            let span = report.step("node image");
-            span.waiting(format!("pulling {image}"));
-            let pulled = design.engine.run(MOVE, ["pull", "-q", image]).await;
-            span.close(
-                pulled.map_err(|e| {
-                    e.within(format!("local.image: {} has no image {image} and can't pull it", design.engine.name()))
-                }),
-            )?;
+    let (name, made) = match &cluster.local.image {
+        Some(name) => (name.clone(), None),
+        None => {
+            let image = provider.node_image(cluster).await?.ok_or_else(no_bundle)?;
+            (image.tag().to_owned(), Some(image))
         }
-        return Ok(image.clone());
+    };
+    let there = design.engine.has_image(&name).await?;
+    Ok(Some(ImageWanted { name, made, there }))
+}
+
+impl ImageWanted {
+    /// Makes or pulls it if it isn't there; returns its name.
+    async fn get(self, engine: &Engine, facts: &Facts, report: &Report) -> Result<String> {
+        match self.made {
+            _ if self.there => {}
+            Some(image) => return image.ensure(engine, facts, report, false).await,
+            None => {
+                let span = report.step("node image");
+                span.waiting(format!("pulling {}", self.name));
+                let pulled = engine.run(MOVE, ["pull", "-q", &self.name]).await;
+                let what = || format!("local.image: {} has no image {} and can't pull it", engine.name(), self.name);
+                span.close(pulled.map_err(|e| e.within(what())))?;
+            }
+        }
+        Ok(self.name)
     }
-    let image = provider.node_image(cluster).await?.ok_or_else(no_bundle)?;
-    image.ensure(&design.engine, facts, report, false).await
 }
 
 async fn make(
