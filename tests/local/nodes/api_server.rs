@@ -149,7 +149,7 @@ pub async fn control_plane_runs_as_configured(w: &World<'_>) -> Check {
         let config = w.cluster.read(master, &script("https://127.0.0.1:10257/configz")).await?;
         let config: Value = serde_json::from_str(config.rsplit_once('\n').ok_or("no answer")?.0)?;
         let client = &config["kubecontrollermanager.config.k8s.io"]["Generic"]["ClientConnection"];
-        ensure!(client["QPS"] == 300 && client["Burst"] == 600, "the controller manager's client is {client}");
+        ensure!(client["qps"] == 300 && client["burst"] == 600, "the controller manager's client is {client}");
     }
     Ok(())
 }

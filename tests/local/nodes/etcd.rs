@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::BIN;
 use crate::ensure;
 use crate::support::Check;
+use crate::support::api::text;
 use crate::support::checks::World;
 
 const PKI: &str = "/etc/kup/pki";
@@ -44,7 +45,7 @@ pub async fn etcd_asks_for_its_own_certificates(w: &World<'_>) -> Check {
         let said = w.cluster.read(master, "journalctl -b -q -u etcd -o cat | grep -m1 '\"msg\":\"starting an etcd server\"'").await?;
         let said: serde_json::Value = serde_json::from_str(&said)?;
         ensure!(said["corrupt-check-time-interval"] == "4h0m0s", "{}: corruption is looked for every {}", master.name, said["corrupt-check-time-interval"]);
-        ensure!(said["initial-corrupt-check"] == true || said["server-feature-gates"].to_string().contains("InitialCorruptCheck=true"), "{}: no check for corruption at the start: {said}", master.name);
+        ensure!(text(&said["feature-gates"]).contains("InitialCorruptCheck=true"), "{}: no check for corruption at the start: {said}", master.name);
     }
     Ok(())
 }
