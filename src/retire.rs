@@ -28,7 +28,7 @@ pub async fn surplus(
     if surplus.is_empty() {
         return Ok(());
     }
-    let span = report.step("Removing machines");
+    let span = report.step("surplus machines");
     let work = surplus.iter().map(|name| {
         let part = span.child(*name);
         async {

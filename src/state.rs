@@ -12,7 +12,8 @@ use crate::error::{Context, Error, Result};
 use crate::provider::ClusterId;
 
 fn strategy() -> Result<impl BaseStrategy> {
-    etcetera::choose_base_strategy().map_err(|e| Error::new("the home directory is not known").why(e).hint("set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME"))
+    etcetera::choose_base_strategy()
+        .map_err(|e| Error::new("the home directory is not known").why(e).hint("set HOME, or XDG_STATE_HOME and XDG_CACHE_HOME"))
 }
 
 /// `$XDG_CACHE_HOME/kup`: what can be made again (bundles, node images), keyed by content.
@@ -34,7 +35,11 @@ pub fn cluster_dir(id: &ClusterId) -> Result<PathBuf> {
 
 /// Makes a directory and its parents that nobody else may read (0700).
 pub fn private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make the directory {}", path.display()))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the directory {}", path.display()))
 }
 
 /// Writes a file that is either the old one or the new one, never half of it: temporary file beside it, fsync, rename.

@@ -6,10 +6,13 @@ KUP=${CARGO_TARGET_DIR:-target}/release/kup
 [[ $KUP == /* ]] || KUP=$PWD/$KUP
 
 # What the crates' C code is compiled and linked with. (Neither cmake nor perl: aws-lc comes with ready-made assembly.)
+# shellcheck disable=SC2034 # The scripts that include this use it.
 BUILD_PACKAGES=(gcc libc6-dev pkg-config libssl-dev ca-certificates)
 # What building the bundle needs besides: runc is linked with it.
+# shellcheck disable=SC2034
 BUNDLE_PACKAGES=(libseccomp-dev)
 # What machines on this host need: the engine with its network, and what makes the node image.
+# shellcheck disable=SC2034
 MACHINE_PACKAGES=(iproute2 iptables nftables procps mmdebstrap curl jq)
 PODMAN_PACKAGES=(podman runc netavark aardvark-dns)
 

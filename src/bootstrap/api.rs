@@ -163,7 +163,7 @@ fn parse(documents: &[String]) -> Result<Vec<DynamicObject>> {
 }
 
 /// The checks of `/readyz?verbose` that are not ok, or the whole text.
-fn unready(text: &str) -> String {
+pub fn unready(text: &str) -> String {
     let failing: Vec<&str> = text.lines().filter(|l| l.trim_start().starts_with("[-]")).collect();
     if failing.is_empty() { text.to_owned() } else { failing.join("\n") }
 }

@@ -4,7 +4,7 @@ use super::{After, On, Run, Step, units};
 
 pub(super) const STEP: Step = Step {
     name: "controllers",
-    title: "Starting controllers and scheduler",
+    title: "controllers, scheduler",
     on: On::Masters,
     after: &[After::Same("api")],
     run: Run::Machine(|_, host, _| {

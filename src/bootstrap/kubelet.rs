@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 
 pub(super) const STEP: Step = Step {
     name: "kubelet",
-    title: "Joining the nodes",
+    title: "nodes joining",
     on: On::Machines,
     after: &[After::Same("runtime"), After::All("api")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),

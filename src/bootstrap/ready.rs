@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 pub(super) const STEP: Step = Step {
     name: "ready",
-    title: "Waiting until all is ready",
+    title: "all ready",
     on: On::Cluster,
     after: &[After::All("network"), After::All("proxy"), After::All("dns")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),

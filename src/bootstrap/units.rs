@@ -24,7 +24,11 @@ pub async fn start(host: &Host, units: &[&str]) -> Result<String> {
     if output.status == 0
         && let Some(changed) = output.text().lines().rev().find_map(|l| l.strip_prefix("changed:").map(str::trim).map(str::to_owned))
     {
-        return Ok(if changed.is_empty() { "already running".into() } else { "started".into() });
+        if changed.is_empty() {
+            return Ok("already running".into());
+        }
+        host.mark_changed();
+        return Ok("started".into());
     }
     let mut error = Error::new(format!("{} did not start on {}", units.join(", "), host.machine.name)).why(last_lines(&output.stderr, 5));
     for unit in units {

@@ -56,7 +56,8 @@ pub async fn run(command: Args, ui: &Ui) -> Result<()> {
         Command::Init(args) => init(&args, ui),
         Command::Validate(args) => validate(&args, ui),
         Command::Schema => {
-            ui.print(pretty(&schema::json_schema()?)?);
+            let schema = schema::json_schema()?;
+            ui.print(serde_json::to_string_pretty(&schema).context("cannot write the schema")?);
             Ok(())
         }
         Command::View(args) => view(&args, ui),
@@ -68,7 +69,9 @@ fn init(args: &InitArgs, ui: &Ui) -> Result<()> {
     let what = || format!("cannot write {}", file.display());
     if args.force && file.exists() {
         if file.is_dir() {
-            return Err(Error::usage(what()).why("it is a directory").hint(format!("name a file in it: kup config init {}", file.join(defaults::FILE).display())));
+            return Err(Error::usage(what())
+                .why("it is a directory")
+                .hint(format!("name a file in it: kup config init {}", file.join(defaults::FILE).display())));
         }
         crate::state::write_atomic(&resolved(file)?, defaults::TEXT.as_bytes(), 0o644)?;
     } else {
@@ -83,7 +86,11 @@ fn init(args: &InitArgs, ui: &Ui) -> Result<()> {
     }
     ui.report.note(format!("wrote {}", file.display()));
     let picked_up = file == Path::new(defaults::FILE);
-    ui.report.note(if picked_up { "next: edit it, then type `kup up`".to_owned() } else { format!("next: edit it, then type `kup up -f {}`", file.display()) });
+    ui.report.note(if picked_up {
+        "next: edit it, then type `kup up`".to_owned()
+    } else {
+        format!("next: edit it, then type `kup up -f {}`", file.display())
+    });
     Ok(())
 }
 
@@ -97,8 +104,7 @@ fn validate(args: &ConfigArgs, ui: &Ui) -> Result<()> {
     let cluster = &loaded.cluster;
     let source = loaded.file.as_ref().map_or("the default config".to_owned(), |f| f.display().to_string());
     if ui.json {
-        ui.print(json!({ "valid": true, "file": loaded.file, "name": cluster.name }));
-        return Ok(());
+        return ui.result(&json!({ "valid": true, "file": loaded.file, "name": cluster.name }));
     }
     let count = |n: u16, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     ui.print(format_args!(
@@ -114,30 +120,25 @@ fn validate(args: &ConfigArgs, ui: &Ui) -> Result<()> {
 
 fn view(args: &ViewArgs, ui: &Ui) -> Result<()> {
     let loaded = args.config.load(&ui.report)?;
+    let what = "cannot write the config";
     if !args.origin {
-        let what = "cannot write the config";
-        match ui.json {
-            true => ui.print(pretty(&serde_json::to_value(&loaded.cluster).context(what)?)?),
-            false => ui.print(serde_yaml::to_string(&loaded.cluster).context(what)?.trim_end()),
+        if ui.json {
+            return ui.result(&loaded.cluster);
         }
+        ui.print(serde_yaml::to_string(&loaded.cluster).context(what)?.trim_end());
         return Ok(());
     }
     let fields = loaded.fields()?;
     if ui.json {
         let row = |(path, value, origin): &(_, _, crate::cluster::Origin)| json!({ "path": path, "value": value, "origin": origin.to_string() });
-        ui.print(pretty(&fields.iter().map(row).collect())?);
-        return Ok(());
+        return ui.result(&fields.iter().map(row).collect::<Vec<_>>());
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(["PATH", "VALUE", "ORIGIN"]);
     for (path, value, origin) in fields {
-        let value = serde_yaml::to_string(&value).context("cannot write the config")?;
+        let value = serde_yaml::to_string(&value).context(what)?;
         table.add_row([path, value.trim_end().to_owned(), origin.to_string()]);
     }
     ui.print(table.trim_fmt());
     Ok(())
-}
-
-fn pretty(value: &serde_json::Value) -> Result<String> {
-    serde_json::to_string_pretty(value).context("cannot write JSON")
 }

@@ -9,10 +9,16 @@ pub mod config;
 pub mod config_args;
 pub mod down;
 pub mod drive;
+pub mod get;
 pub mod image;
 pub mod kubeconfig;
+pub mod kubectl;
+pub mod logs;
 pub mod man;
+mod nodes;
 pub mod plan;
+pub mod ssh;
+pub mod status;
 pub mod target;
 pub mod ui;
 pub mod up;
@@ -89,6 +95,12 @@ pub enum Command {
     Up(up::Args),
     Down(down::Args),
     Plan(plan::Args),
+    Status(status::Args),
+    Get(get::Args),
+    Ssh(ssh::Args),
+    Logs(logs::Args),
+    Kubectl(kubectl::Args),
+    Kubeconfig(kubeconfig::Args),
     Image(image::Args),
     Bundle(bundle::Args),
     Config(config::Args),
@@ -104,9 +116,7 @@ impl Command {
             Command::Up(_) => Conduct { stream: true, interrupted: Some("`kup up` resumes, `kup down` removes") },
             Command::Down(_) => Conduct { stream: true, interrupted: Some("`kup down` goes on") },
             Command::Bundle(args) => args.conduct(),
-            Command::Plan(_) | Command::Image(_) | Command::Config(_) | Command::Version(_) | Command::Completion(_) | Command::Man(_) => {
-                Conduct::default()
-            }
+            _ => Conduct::default(),
         }
     }
 
@@ -116,6 +126,12 @@ impl Command {
             Command::Up(args) => up::run(args, ui).await,
             Command::Down(args) => down::run(args, ui).await,
             Command::Plan(args) => plan::run(args, ui).await,
+            Command::Status(args) => status::run(args, ui).await,
+            Command::Get(args) => get::run(args, ui).await,
+            Command::Ssh(args) => ssh::run(args, ui).await,
+            Command::Logs(args) => logs::run(args, ui).await,
+            Command::Kubectl(args) => kubectl::run(args, ui).await,
+            Command::Kubeconfig(args) => kubeconfig::run(args, ui).await,
             Command::Image(args) => image::run(args, ui).await,
             Command::Bundle(args) => bundle::run(args, ui).await,
             Command::Config(args) => config::run(args, ui).await,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Ui;
 use crate::cluster::versions::Releases;
-use crate::error::{Context, Result};
+use crate::error::Result;
 
 /// kup's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -22,9 +22,7 @@ pub struct Args {}
 pub async fn run(_args: Args, ui: &Ui) -> Result<()> {
     let releases = Releases::compiled_in()?;
     if ui.json {
-        let version = json!({ "version": VERSION, "commit": COMMIT, "kubernetes": releases });
-        ui.print(serde_json::to_string_pretty(&version).context("cannot write JSON")?);
-        return Ok(());
+        return ui.result(&json!({ "version": VERSION, "commit": COMMIT, "kubernetes": releases }));
     }
     let mut text = format!("kup {VERSION}{}", COMMIT.map_or(String::new(), |commit| format!(" ({commit})")));
     for version in releases.versions() {

@@ -28,13 +28,18 @@ pub(super) fn read(path: &Path) -> Result<String> {
     if path == Path::new(STDIN) {
         std::io::stdin().lock().take(limit).read_to_end(&mut bytes).with_context(cannot).map_err(usage)?;
     } else {
-        let hint = |e: Error| usage(e).hint("check the path given by -f or KUP_FILE; `kup config init` writes a config to start from");
+        let hint =
+            |e: Error| usage(e).hint("check the path given by -f or KUP_FILE; `kup config init` writes a config to start from");
         let meta = fs::metadata(path).with_context(cannot).map_err(hint)?;
         if meta.is_dir() {
-            return Err(Error::usage(cannot()).why("it is a directory").hint(format!("name a file in it: -f {}", path.join(super::defaults::FILE).display())));
+            return Err(Error::usage(cannot())
+                .why("it is a directory")
+                .hint(format!("name a file in it: -f {}", path.join(super::defaults::FILE).display())));
         }
         if !meta.is_file() {
-            return Err(Error::usage(cannot()).why("it is not a regular file").hint("use `-f -` to read the config from standard input"));
+            return Err(Error::usage(cannot())
+                .why("it is not a regular file")
+                .hint("use `-f -` to read the config from standard input"));
         }
         fs::File::open(path).and_then(|f| f.take(limit).read_to_end(&mut bytes)).with_context(cannot).map_err(hint)?;
     }
@@ -45,7 +50,8 @@ pub(super) fn read(path: &Path) -> Result<String> {
     }
     String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
-        Error::usage(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8; `file` and `iconv` help to find and change its encoding")
+        Error::usage(format!("{name}:{line}: not UTF-8 text"))
+            .hint("save the file as UTF-8; `file` and `iconv` help to find and change its encoding")
     })
 }
 
@@ -62,7 +68,8 @@ pub(super) fn settings(file: &str, text: &str, schema: &Schema) -> (Vec<Setting>
     match yaml::parse(text) {
         Err(faults) => {
             for fault in faults {
-                let problem = Problem { origin: walk.at(fault.mark), path: fault.path.join("."), what: fault.what, fix: fault.fix };
+                let problem =
+                    Problem { origin: walk.at(fault.mark), path: fault.path.join("."), what: fault.what, fix: fault.fix };
                 walk.problems.push(problem);
             }
         }
@@ -97,7 +104,8 @@ impl Walk<'_> {
         let Kind::Map(entries) = &node.kind else {
             // A block with all its lines commented out is no mistake.
             if !node.is_null() {
-                let example = field.names().first().map_or(String::new(), |name| format!(", for example `{name}: …` on a line of its own"));
+                let example =
+                    field.names().first().map_or(String::new(), |name| format!(", for example `{name}: …` on a line of its own"));
                 let below = if path.is_empty() { String::new() } else { format!(" below `{path}:`, indented by two spaces") };
                 let what = format!("expected {}, found {}", field.expected(), describe(value));
                 self.problem(mark, path, what, format!("write its fields{below}{example}"));
@@ -111,7 +119,9 @@ impl Walk<'_> {
                 self.unknown(path, field, entry);
                 continue;
             };
-            if name != entry.key && let Some(other) = node.entry(name) {
+            if name != entry.key
+                && let Some(other) = node.entry(name)
+            {
                 let what = format!("another word for `{name}`, which is on line {}", other.mark.line);
                 self.problem(entry.mark, &entry.key, what, "keep one of the two".into());
                 continue;

@@ -78,7 +78,8 @@ pub fn load(source: Source) -> Result<Loaded> {
             }
         }
     }
-    let mut cluster: Cluster = serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
+    let mut cluster: Cluster =
+        serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
     problems.extend(validate::problems(&cluster, &origins, &bad, &Releases::compiled_in()?));
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.origin.place());
@@ -99,16 +100,18 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
         None => (error.inner().to_string(), "remove it".to_owned()),
         Some((_, field)) => {
             let default = at(base, &setting.path).map(plain).unwrap_or_default();
+            let or_default = format!("or leave it out for the default, {default}");
             let fix = match &setting.value {
-                Value::Null => format!("write a value, or remove the line for the default, {default}"),
-                Value::Number(_) | Value::Bool(_) if field.is_text() && field.words().is_empty() => {
+                Value::Null => format!("write a value, {or_default}"),
+                Value::Number(_) | Value::Bool(_) if field.is_free_text() => {
                     format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value))
                 }
                 Value::String(text) => match did_you_mean(text, field.words()) {
                     Some(word) => format!("did you mean `{word}`?"),
-                    None => format!("write {}; the default is {default}", field.expected()),
+                    None if field.words().is_empty() => format!("write one, {or_default}"),
+                    None => format!("write {}", field.expected()),
                 },
-                _ => format!("write {}; the default is {default}", field.expected()),
+                _ => format!("write one, {or_default}"),
             };
             (format!("expected {}, found {}", field.expected(), describe(&setting.value)), fix)
         }

@@ -120,7 +120,9 @@ mod tests {
     #[test]
     fn near_words_are_suggested_and_far_ones_are_not() {
         let known = ["name", "provider", "masters", "minions", "network"];
-        for (word, meant) in [("nmae", "name"), ("Masters", "masters"), ("master", "masters"), ("net-work", "network"), ("provder", "provider")] {
+        for (word, meant) in
+            [("nmae", "name"), ("Masters", "masters"), ("master", "masters"), ("net-work", "network"), ("provder", "provider")]
+        {
             assert_eq!(did_you_mean(word, known), Some(meant));
         }
         for word in ["", "x", "nodes", "zzzzzzzz", "🦀🦀"] {

@@ -135,6 +135,11 @@ impl<'a> Field<'a> {
         self.is("string") || !self.words().is_empty()
     }
 
+    /// Whether any text will do, as far as its type goes.
+    pub fn is_free_text(self) -> bool {
+        self.is("string") && self.words().is_empty() && self.schema.get("format").is_none()
+    }
+
     /// Whether a value may be null.
     pub fn is_nullable(self) -> bool {
         self.is("null")

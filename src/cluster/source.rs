@@ -77,15 +77,15 @@ impl Source {
 
     /// kube-up's variables.
     pub(super) fn kube_up(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
-        KUBE_UP.iter().filter_map(|(variable, path)| self.from_variable(variable, path, schema, problems)).collect()
+        KUBE_UP.iter().filter_map(|(variable, path)| self.variable_setting(variable, path, schema, problems)).collect()
     }
 
     /// The `KUP_*` variables.
     pub(super) fn environment(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
-        NAMED.iter().filter_map(|(variable, _, path)| self.from_variable(variable, path, schema, problems)).collect()
+        NAMED.iter().filter_map(|(variable, _, path)| self.variable_setting(variable, path, schema, problems)).collect()
     }
 
-    fn from_variable(&self, variable: &str, path: &str, schema: &Schema, problems: &mut Vec<Problem>) -> Option<Setting> {
+    fn variable_setting(&self, variable: &str, path: &str, schema: &Schema, problems: &mut Vec<Problem>) -> Option<Setting> {
         let value = self.variable(variable)?;
         let origin = Origin::Env(variable.to_owned());
         let Some(text) = value.to_str() else {
@@ -134,17 +134,27 @@ pub(super) struct Setting {
 
 /// `network.pods=10.1.0.0/16`.
 fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
-    let wrong = |path: &str, what: String, fix: String| Problem { origin: Origin::Flag("--set".into()), path: path.into(), what, fix };
+    let wrong =
+        |path: &str, what: String, fix: String| Problem { origin: Origin::Flag("--set".into()), path: path.into(), what, fix };
     let Some((path, value)) = text.split_once('=') else {
         return Err(wrong("", format!("{} has no `=`", quoted(text)), "write it like --set network.pods=10.1.0.0/16".into()));
     };
     let path = path.trim();
     match schema.find(path) {
         Some((path, field)) => match field.fields() {
-            None => Ok(Setting { path, value: typed(field, value), origin: Origin::Flag(format!("--set {}", quoted(text).trim_matches('`'))) }),
+            None => Ok(Setting {
+                path,
+                value: typed(field, value),
+                origin: Origin::Flag(format!("--set {}", quoted(text).trim_matches('`'))),
+            }),
             Some(_) => {
-                let fix = field.names().iter().map(|name| format!("--set {}=…", join(&path, name))).collect::<Vec<_>>().join(" or ");
-                Err(wrong(&path, "this is a block of fields, which can't be set as a whole".into(), format!("set one of its fields: {fix}")))
+                let fix =
+                    field.names().iter().map(|name| format!("--set {}=…", join(&path, name))).collect::<Vec<_>>().join(" or ");
+                Err(wrong(
+                    &path,
+                    "this is a block of fields, which can't be set as a whole".into(),
+                    format!("set one of its fields: {fix}"),
+                ))
             }
         },
         None => {

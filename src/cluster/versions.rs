@@ -45,6 +45,7 @@ impl Releases {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -60,7 +61,8 @@ mod tests {
     #[test]
     fn versions_are_sorted_as_numbers() {
         let release = |v: &str| (v.to_owned(), BTreeMap::new());
-        let releases = Releases { default: String::new(), releases: ["1.9.2", "1.37.1", "1.36.10", "1.36.9"].map(release).into() };
+        let releases =
+            Releases { default: String::new(), releases: ["1.9.2", "1.37.1", "1.36.10", "1.36.9"].map(release).into() };
         assert_eq!(releases.versions(), ["1.37.1", "1.36.10", "1.36.9", "1.9.2"]);
     }
 }

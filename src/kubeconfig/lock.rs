@@ -38,11 +38,24 @@ impl Locks {
                         if Instant::now() >= deadline {
                             return Err(Error::new(format!("the kubeconfig {} is locked by another program", file.display()))
                                 .why(format!("{} was still there after {} s", lock.display(), patience.as_secs()))
-                                .hint(format!("if no kubectl is running, a killed one left it: rm '{}', then try again", lock.display())));
+                                .hint(format!(
+                                    "if no kubectl is running, a killed one left it: rm '{}', then try again",
+                                    lock.display()
+                                )));
                         }
                         sleep(INTERVAL);
                     }
-                    Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound | ErrorKind::NotADirectory) => break,
+                    Err(e)
+                        if matches!(
+                            e.kind(),
+                            ErrorKind::PermissionDenied
+                                | ErrorKind::ReadOnlyFilesystem
+                                | ErrorKind::NotFound
+                                | ErrorKind::NotADirectory
+                        ) =>
+                    {
+                        break;
+                    }
                     Err(e) => return Err(e).with_context(|| format!("cannot lock the kubeconfig {}", file.display())),
                 }
             }

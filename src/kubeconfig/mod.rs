@@ -81,7 +81,7 @@ pub fn merge(access: &Access) -> Result<PathBuf> {
 }
 
 /// Removes a context with its cluster and user from the user's kubeconfig; it is also no longer current, if it was.
-/// Returns the first file that was changed, or nothing if none held any of the three.
+/// Returns the file that held the context (or else the first that was changed), or nothing if there was no trace of it.
 pub fn unmerge(context: &str) -> Result<Option<PathBuf>> {
     Files::of_this_user()?.unmerge(context)
 }
@@ -108,8 +108,9 @@ impl Files {
         if !list.is_empty() {
             return Ok(Files::new(list));
         }
-        let home = etcetera::choose_base_strategy()
-            .map_err(|e| Error::new("the kubeconfig is not known: there is no home directory").why(e).hint("set HOME or KUBECONFIG"))?;
+        let home = etcetera::choose_base_strategy().map_err(|e| {
+            Error::new("the kubeconfig is not known: there is no home directory").why(e).hint("set HOME or KUBECONFIG")
+        })?;
         Ok(Files::new(vec![home.home_dir().join(".kube").join("config")]))
     }
 
@@ -177,10 +178,12 @@ impl Files {
             files.extend(read(path)?.map(|root| Loaded { path: path.clone(), root }));
         }
         let before: Vec<String> = files.iter().map(|f| f.root.to_string()).collect();
+        let held = files.iter().find(|f| edit::find(&f.root, edit::CONTEXTS, context).is_some()).map(|f| f.path.clone());
         for file in &mut files {
             edit::remove(&mut file.root, context);
         }
-        let changed = files.iter().zip(&before).find(|(f, b)| f.root.to_string() != **b).map(|(f, _)| f.path.clone());
+        let changed = || files.iter().zip(&before).find(|(f, b)| f.root.to_string() != **b).map(|(f, _)| f.path.clone());
+        let changed = held.or_else(changed);
         write_changed(&files, &before, &locks)?;
         Ok(changed)
     }
@@ -193,7 +196,9 @@ fn holds(text: &[u8], part: &[u8]) -> bool {
 /// Reads a file; nothing if there is none. One that is no kubeconfig is refused.
 fn read(path: &Path) -> Result<Option<Node>> {
     let cannot = || format!("cannot use the kubeconfig {}", path.display());
-    let refused = |why: String| Error::new(cannot()).why(why).hint("repair or move that file (it was left as it is), or point KUBECONFIG at another one");
+    let refused = |why: String| {
+        Error::new(cannot()).why(why).hint("repair or move that file (it was left as it is), or point KUBECONFIG at another one")
+    };
     let meta = match fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.with_context(cannot)?,
@@ -244,4 +249,3 @@ fn target(path: &Path) -> std::io::Result<PathBuf> {
     }
     Err(std::io::Error::other("too many symbolic links"))
 }
-

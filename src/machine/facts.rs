@@ -113,7 +113,7 @@ impl Facts {
 mod tests {
     use super::*;
 
-    const HERE: &str = "kernel=6.1\narch=x86_64\ncpus=2\nmemory_kib=24000000\ncgroup=1\ncap_sys_resource=no\nresolver=/etc/resolv.conf\ncontainer=yes\ninterface=eth0\nbridge_nf=yes\ntime_sync=0\n";
+    const HERE: &str = "kernel=6.1\narch=x86_64\ncpus=2\nmemory_kib=24000000\ncgroup=1\ncap_sys_resource=no\nresolver=/etc/resolv.conf\ncontainer=yes\ninterface=eth0\nbridge_nf=yes\n";
 
     #[test]
     fn facts_decide_flags() {

@@ -113,11 +113,17 @@ fn needs_no_quotes(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic())
         && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '+' | '='))
-        && !matches!(text.to_ascii_lowercase().as_str(), "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "nan" | "inf")
-        || text.starts_with("https://") && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '/' | ':')) && !text.ends_with(':')
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "nan" | "inf"
+        )
+        || text.starts_with("https://")
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '/' | ':'))
+            && !text.ends_with(':')
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use proptest::prelude::*;
 
@@ -139,7 +145,9 @@ mod tests {
                 a == b && (p == q || needs_no_quotes(a) || a.contains('\n'))
             }
             (Kind::List(a), Kind::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-            (Kind::Map(a), Kind::Map(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.key == b.key && same(&a.value, &b.value)),
+            (Kind::Map(a), Kind::Map(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.key == b.key && same(&a.value, &b.value))
+            }
             _ => false,
         }
     }
@@ -183,7 +191,9 @@ mod tests {
             (Kind::Scalar { text, plain: false }, Value::String(s)) => text == s,
             (Kind::Scalar { plain: true, .. }, Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null) => true,
             (Kind::List(a), Value::Sequence(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| agrees(a, b)),
-            (Kind::Map(a), Value::Mapping(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, (k, b))| k.as_str() == Some(&a.key) && agrees(&a.value, b)),
+            (Kind::Map(a), Value::Mapping(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, (k, b))| k.as_str() == Some(&a.key) && agrees(&a.value, b))
+            }
             _ => false,
         }
     }

@@ -165,7 +165,22 @@ pub fn parse(text: &str) -> Result<Node, Vec<Fault>> {
         let indent: &str = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
         let rest = &line[indent.len()..];
         if let (Some(at), false) = (indent.find('\t'), rest.is_empty() || rest.starts_with('#')) {
-            reader.fault(Mark { line: index + 1, column: at + 1 }, "a tab in the indentation", "indent with spaces; YAML allows no tabs there");
+            reader.fault(
+                Mark { line: index + 1, column: at + 1 },
+                "a tab in the indentation",
+                "indent with spaces; YAML allows no tabs there",
+            );
+        }
+    }
+    // The parsers disagree on these, and no config or kubeconfig has any.
+    for (index, line) in text.lines().enumerate() {
+        if let Some((at, c)) = line.chars().enumerate().find(|(_, c)| c.is_control() && *c != '\t') {
+            let what = format!("the control character `{}`", c.escape_default());
+            reader.fault(
+                Mark { line: index + 1, column: at + 1 },
+                &what,
+                "remove it; in double quotes it can be written as an escape",
+            );
         }
     }
     if reader.faults.is_empty() {
@@ -174,7 +189,11 @@ pub fn parse(text: &str) -> Result<Node, Vec<Fault>> {
                 Ok((event, span)) => reader.event(event, Mark::from(&span.start)),
                 Err(e) => {
                     let what = format!("this is no valid YAML: {}", e.info());
-                    reader.fault(Mark::from(e.marker()), &what, "check the colons, quotes, brackets and indentation here and on the line above");
+                    reader.fault(
+                        Mark::from(e.marker()),
+                        &what,
+                        "check the colons, quotes, brackets and indentation here and on the line above",
+                    );
                     false
                 }
             };
@@ -211,18 +230,18 @@ impl Reader {
 
     /// Takes one event; false if there is no sense in going on.
     fn event(&mut self, event: Event<'_>, mark: Mark) -> bool {
-        const NO_ANCHORS: &str = "write the value itself; kup reads no anchors, aliases or tags";
+        const NO_ANCHORS: &str = "write the value itself";
         match event {
             Event::Alias(_) => {
-                self.fault(mark, "an alias (`*name`)", NO_ANCHORS);
+                self.fault(mark, "aliases (`*name`) are not read here", NO_ANCHORS);
                 return false;
             }
             Event::Scalar(_, _, anchor, _) | Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) if anchor != 0 => {
-                self.fault(mark, "an anchor (`&name`)", NO_ANCHORS);
+                self.fault(mark, "anchors (`&name`) are not read here", NO_ANCHORS);
                 return false;
             }
             Event::Scalar(_, _, _, Some(_)) | Event::SequenceStart(_, Some(_)) | Event::MappingStart(_, Some(_)) => {
-                self.fault(mark, "a tag (`!name`)", NO_ANCHORS);
+                self.fault(mark, "tags (`!name`) are not read here", NO_ANCHORS);
                 return false;
             }
             Event::DocumentStart(_) => {
@@ -287,11 +306,16 @@ impl Reader {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
 
     fn faults(text: &str) -> Vec<String> {
-        parse(text).expect_err(text).into_iter().map(|f| format!("{}:{} {} {}", f.mark.line, f.mark.column, f.path.join("."), f.what)).collect()
+        parse(text)
+            .expect_err(text)
+            .into_iter()
+            .map(|f| format!("{}:{} {} {}", f.mark.line, f.mark.column, f.path.join("."), f.what))
+            .collect()
     }
 
     #[test]
@@ -316,18 +340,23 @@ mod tests {
     #[test]
     fn what_is_refused() {
         const SYNTAX: &str = "this is no valid YAML:";
-        let table: [(&str, &[&str]); 9] = [
+        let table: [(&str, &[&str]); 10] = [
             (
                 "a: 1\nb:\n  c: 2\n  c: 3\n  c: 4\na: 5\n",
-                &["4:3 b.c written twice, first on line 3", "5:3 b.c written twice, first on line 3", "6:1 a written twice, first on line 1"],
+                &[
+                    "4:3 b.c written twice, first on line 3",
+                    "5:3 b.c written twice, first on line 3",
+                    "6:1 a written twice, first on line 1",
+                ],
             ),
             ("{a: 1, a: 2}", &["1:8 a written twice, first on line 1"]),
             ("a:\n\tb: 1\n# \tno\n \tc: 2\n", &["2:1  a tab in the indentation", "4:2  a tab in the indentation"]),
-            ("a: &x 1\nb: *x\n", &["1:7 a an anchor (`&name`)"]),
-            ("a: !!str 1\n", &["1:10 a a tag (`!name`)"]),
+            ("a: &x 1\nb: *x\n", &["1:7 a anchors (`&name`) are not read here"]),
+            ("a: !!str 1\n", &["1:10 a tags (`!name`) are not read here"]),
             ("a: 1\n---\nb: 2\n", &["2:1  a second document starts"]),
             ("? [a]\n: 1\n", &["1:3  a list or a block of fields where a field's name belongs"]),
             ("a: [1, 2\nb: 3\n", &["2:2 a this is no valid YAML: illegal placement of ':' indicator"]),
+            ("a: 1\r\nb: \u{1b}[0m\n", &["2:4  the control character `\\u{1b}`"]),
             ("a: b: c\n", &["1:5  this is no valid YAML: mapping values are not allowed in this context"]),
         ];
         for (text, expected) in table {

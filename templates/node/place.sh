@@ -20,7 +20,7 @@ sed 's|/[^/]*$||; s|^|/|' paths | sort -u | xargs mkdir -p
 tar -C root -cf - --transform 's|$|.kup-new|' -T paths | tar -C / -xpf - --no-same-owner
 sed 's|^\(.*\)$|/\1.kup-new|' paths | xargs sync
 while read -r units path; do
-  mv -f "$path.kup-new" "$path"
+  mv -fT "$path.kup-new" "$path"
   case $path in /etc/systemd/system/*) : > /run/kup/daemon-reload ;; esac
   for unit in $(printf '%s' "$units" | tr , ' '); do
     [ "$unit" = - ] || : > "$marks/$unit"

@@ -37,7 +37,12 @@ const TAKEN_PORTS: [(u16, u16, &str); 9] = [
 
 /// Everything that is wrong with a cluster whose types are right. `bad` names the fields that still hold their default because what
 /// was written could not be read.
-pub fn problems(cluster: &Cluster, origins: &BTreeMap<String, Origin>, bad: &BTreeSet<String>, releases: &Releases) -> Vec<Problem> {
+pub fn problems(
+    cluster: &Cluster,
+    origins: &BTreeMap<String, Origin>,
+    bad: &BTreeSet<String>,
+    releases: &Releases,
+) -> Vec<Problem> {
     let mut check = Check { cluster, origins, bad, problems: Vec::new() };
     check.format();
     check.version(releases);
@@ -91,7 +96,11 @@ impl Check<'_> {
         let meant = meant.or_else(|| did_you_mean(bare, versions.iter().copied()));
         let known = format!("this kup knows {}", versions.join(", "));
         let fix = meant.map_or(known.clone(), |meant| format!("did you mean `{meant}`? ({known})"));
-        self.problem(&["kubernetes.version"], format!("{} is not a Kubernetes version that this kup builds", quoted(version)), fix);
+        self.problem(
+            &["kubernetes.version"],
+            format!("{} is not a Kubernetes version that this kup builds", quoted(version)),
+            fix,
+        );
     }
 
     fn counts(&mut self) {
@@ -101,11 +110,18 @@ impl Check<'_> {
         if masters == 0 {
             self.problem(path, "a cluster without a master runs nothing".into(), "write 1".into());
         } else if masters.is_multiple_of(2) {
-            let what = format!("{masters} is an even number of masters: etcd needs a majority, so that {masters} bear no more failures than {}", masters - 1);
+            let what = format!(
+                "{masters} is an even number of masters: etcd needs a majority, so that {masters} bear no more failures than {}",
+                masters - 1
+            );
             self.problem(path, what, format!("write {}", lower(masters)));
         } else if masters > MAX_MASTERS {
             let builds = if MAX_MASTERS == 1 { "one master".into() } else { format!("at most {MAX_MASTERS} masters") };
-            self.problem(path, format!("{masters} are too many: this release builds {builds}"), format!("write {}", lower(masters)));
+            self.problem(
+                path,
+                format!("{masters} are too many: this release builds {builds}"),
+                format!("write {}", lower(masters)),
+            );
         }
         let pods = self.cluster.kubernetes.max_pods;
         if !(FEWEST_PODS..=MOST_PODS).contains(&pods) {

@@ -26,7 +26,10 @@ impl Check<'_> {
         let fault = if domain.len() > LONGEST_DOMAIN {
             Some(format!("is longer than {LONGEST_DOMAIN} characters, which Services' names would not fit into"))
         } else {
-            domain.split('.').find_map(|label| label_fault(label, 63)).map(|why| if domain.contains('.') { format!("has a part that {why}") } else { why })
+            domain
+                .split('.')
+                .find_map(|label| label_fault(label, 63))
+                .map(|why| if domain.contains('.') { format!("has a part that {why}") } else { why })
         };
         if let Some(why) = fault {
             let fix = "write a DNS domain in lower case, without a dot at its ends, like cluster.local".to_owned();

@@ -55,7 +55,9 @@ impl Check<'_> {
         for (path, net, low, high, why) in wanted {
             self.form(path, net, low, high, why);
         }
-        for (a, net_a, b, net_b) in [(SERVICES, services, PODS, pods), (SUBNET, subnet, PODS, pods), (SUBNET, subnet, SERVICES, services)] {
+        for (a, net_a, b, net_b) in
+            [(SERVICES, services, PODS, pods), (SUBNET, subnet, PODS, pods), (SUBNET, subnet, SERVICES, services)]
+        {
             if !overlap(&net_a, &net_b) || !self.readable(&[a, b]) {
                 continue;
             }
@@ -64,8 +66,10 @@ impl Check<'_> {
                 self.problem(&[b], what, "write another range, or give local.subnet a range of its own".into());
             } else {
                 // Named where the user wrote something, and never as overlapping itself.
-                let (path, net, other, other_net) = if self.is_default(a) && !self.is_default(b) { (b, net_b, a, net_a) } else { (a, net_a, b, net_b) };
-                let what = format!("{net} overlaps {other}, {other_net}{}", if self.is_default(other) { " (the default)" } else { "" });
+                let (path, net, other, other_net) =
+                    if self.is_default(a) && !self.is_default(b) { (b, net_b, a, net_a) } else { (a, net_a, b, net_b) };
+                let what =
+                    format!("{net} overlaps {other}, {other_net}{}", if self.is_default(other) { " (the default)" } else { "" });
                 self.problem(&[path], what, "write ranges that have no address in common".into());
             }
         }
@@ -102,16 +106,16 @@ impl Check<'_> {
         // As in every cluster: the first address is the `kubernetes` Service's, and the tenth is DNS's by custom.
         let nth = |n: u32| Ipv4Addr::from(u32::from(services.network()).saturating_add(n));
         let fault = if !services.contains(&dns) {
-            Some(format!("{dns} is outside network.services, {services}"))
+            Some(format!("network.dns, {dns}, is outside network.services, {services}"))
         } else if dns == services.network() || dns == services.broadcast() {
-            Some(format!("{dns} is the first or last address of {services}, which no Service gets"))
+            Some(format!("network.dns, {dns}, is the first or last address of {services}, which no Service gets"))
         } else if dns == nth(1) {
-            Some(format!("{dns} is the address of the API's own Service"))
+            Some(format!("network.dns, {dns}, is the address of the API's own Service"))
         } else {
             None
         };
         if let Some(what) = fault {
-            self.problem(&[DNS, SERVICES], what, format!("write `dns: {}`", nth(10)));
+            self.problem(&[DNS, SERVICES], what, format!("set network.dns to {}", nth(10)));
         }
     }
 
@@ -125,13 +129,20 @@ impl Check<'_> {
         let pods = self.cluster.network.pods;
         let short = |room: u64, of: &str| {
             let most = room.saturating_sub(masters);
-            format!("{machines} machines (masters and minions) don't fit into {of}, which holds {room}: at most {most} minions beside {masters} {}", if masters == 1 { "master" } else { "masters" })
+            format!(
+                "{machines} machines (masters and minions) don't fit into {of}, which holds {room}: at most {most} minions beside {masters} {}",
+                if masters == 1 { "master" } else { "masters" }
+            )
         };
         let room = if pods.prefix_len() <= NODE_PREFIX { 1u64 << (NODE_PREFIX - pods.prefix_len()) } else { 0 };
         // A range that is no range at all was already named.
         if self.readable(&[PODS]) && room > 0 && machines > room {
             let what = short(room, &format!("network.pods, {pods}"));
-            self.problem(&[MINIONS, PODS, MASTERS], what, "ask for fewer, or give network.pods a larger range; each machine takes a /24".into());
+            self.problem(
+                &[MINIONS, PODS, MASTERS],
+                what,
+                "ask for fewer, or give network.pods a larger range; each machine takes a /24".into(),
+            );
         }
         let (prefix, name) = match self.cluster.local.subnet {
             Subnet::Fixed(net) => (net.prefix_len(), format!("local.subnet, {net}")),
@@ -141,7 +152,11 @@ impl Check<'_> {
         let room = (1u64 << (32 - prefix.min(32))).saturating_sub(4);
         if self.readable(&[SUBNET]) && prefix <= 29 && machines > room {
             let what = short(room, &name);
-            self.problem(&[MINIONS, SUBNET, MASTERS], what, "ask for fewer, or give local.subnet a larger range, like 172.29.0.0/16".into());
+            self.problem(
+                &[MINIONS, SUBNET, MASTERS],
+                what,
+                "ask for fewer, or give local.subnet a larger range, like 172.29.0.0/16".into(),
+            );
         }
     }
 }

@@ -1,0 +1,196 @@
+//! Taking secrets out of text: what looks like one, and every secret of the cluster that kup knows.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::error::{Context, Result};
+
+/// A line of a key that is shorter than this says too little, and stands in too much else.
+const SHORTEST: usize = 16;
+/// Files of a cluster's state that are larger than this hold no key.
+const LARGEST: u64 = 1 << 20;
+
+/// What looks like a secret, wherever it comes from, and what stands there instead. `$1` is what of it may stay.
+const PATTERNS: &[(&str, &str)] = &[
+    // A key without its end takes all that follows with it; one without its beginning (a log that was cut) all that precedes it.
+    (r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY-----|\z)", "[left out: private key]"),
+    (r"(?s)\A.*-----END [A-Z0-9 ]*PRIVATE KEY-----", "[left out: private key]"),
+    // JSON web tokens: service accounts' and others.
+    (r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?", "[left out: token]"),
+    (r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}", "$1 [left out: login]"),
+    // Bootstrap tokens: six characters, a dot, sixteen.
+    (r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", "[left out: token]"),
+    (
+        r#"(?im)(\b(?:[a-z0-9_.-]*[_.-])?(?:client-key-data|token|passwd|password|passphrase|secret|secret-?(?:access-?)?key|secret_access_key|api-?_?key|private-?_?key)\\?["']?[ \t]*[:=][ \t]*\\?["']?)[^\s"'\\,}]{6,}"#,
+        "$1[left out]",
+    ),
+    // Logins in addresses.
+    (r"([a-z][a-z0-9+.-]*://[^\s/:@]+:)[^\s/@]+@", "$1[left out]@"),
+];
+
+/// Takes secrets out of texts.
+pub struct Scrub {
+    known: Option<Regex>,
+    patterns: Vec<(Regex, &'static [u8])>,
+}
+
+impl Scrub {
+    /// For a cluster whose state is in `dir`: every private key and the encryption key found there are known.
+    pub fn of(dir: &Path) -> Result<Scrub> {
+        let (mut known, mut public) = (Vec::new(), String::new());
+        collect(dir, &mut known, &mut public)?;
+        // A key's file ends with its public half, which its certificate holds too.
+        known.retain(|secret| !public.contains(secret.as_str()));
+        Scrub::new(&known)
+    }
+
+    /// With these as known secrets.
+    pub fn new(known: &[String]) -> Result<Scrub> {
+        let what = "cannot prepare the search for secrets";
+        let literals: Vec<String> = known.iter().filter(|s| s.len() >= SHORTEST).map(|s| regex::escape(s)).collect();
+        let known = match literals.is_empty() {
+            true => None,
+            false => Some(RegexBuilder::new(&literals.join("|")).unicode(false).size_limit(256 << 20).build().context(what)?),
+        };
+        let pattern = |(pattern, instead): &(&str, &'static str)| {
+            Ok((RegexBuilder::new(pattern).build().context(what)?, instead.as_bytes()))
+        };
+        Ok(Scrub { known, patterns: PATTERNS.iter().map(pattern).collect::<Result<_>>()? })
+    }
+
+    /// The text without secrets.
+    pub fn clean(&self, text: &[u8]) -> Vec<u8> {
+        let mut text = text.to_vec();
+        for (pattern, instead) in &self.patterns {
+            if pattern.is_match(&text) {
+                text = pattern.replace_all(&text, *instead).into_owned();
+            }
+        }
+        match &self.known {
+            Some(known) if known.is_match(&text) => known.replace_all(&text, b"[left out: key]".as_slice()).into_owned(),
+            _ => text,
+        }
+    }
+}
+
+/// The secrets in the files below `dir`: the lines of private keys, whole keys as kubeconfigs hold them, and the encryption key.
+/// What is public goes to `public`.
+fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<()> {
+    let what = || format!("cannot read {}", dir.display());
+    for entry in fs::read_dir(dir).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        let path = entry.path();
+        let kind = entry.file_type().with_context(what)?;
+        if kind.is_dir() {
+            collect(&path, known, public)?;
+        } else if kind.is_file() && entry.metadata().with_context(what)?.len() <= LARGEST {
+            let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            let found = secrets(&text);
+            if found.is_empty() && entry.file_name() != "encryption.key" {
+                public.extend(text.lines());
+            }
+            known.extend(found);
+            if entry.file_name() == "encryption.key" {
+                known.push(text.trim().to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The secrets in a file's text.
+fn secrets(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        if line.starts_with("-----BEGIN ") {
+            inside = line.contains("PRIVATE KEY");
+        } else if line.starts_with("-----END ") {
+            inside = false;
+        } else if inside {
+            found.push(line.trim().to_owned());
+        }
+    }
+    if !found.is_empty() {
+        found.push(STANDARD.encode(text));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cleaned(text: &str) -> String {
+        let scrub = Scrub::new(&["aVerySecretLineOfAKey+/==".into(), "short".into()]).unwrap();
+        String::from_utf8(scrub.clean(text.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn private_keys_are_left_out_in_every_form() {
+        let key = |body: &str| format!("before\n-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----\nafter");
+        assert_eq!(cleaned(&key("MHcCAQEE\nabc")), "before\n[left out: private key]\nafter");
+        assert_eq!(cleaned(&key("MHcCAQEE").replace('\n', "\\n")), "before\\n[left out: private key]\\nafter");
+        let logged = key("MHcCAQEE").replace('\n', "\n2026-11-21T00:00:00Z stdout F ");
+        assert!(!cleaned(&logged).contains("MHcC") && cleaned(&logged).ends_with("F after"));
+        assert_eq!(cleaned("x\n-----BEGIN PRIVATE KEY-----\nMHcCAQEE\nmore"), "x\n[left out: private key]");
+        assert_eq!(cleaned("MHcCAQEE\n-----END PRIVATE KEY-----\nafter"), "[left out: private key]\nafter");
+        assert_eq!(cleaned("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"), "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----");
+    }
+
+    #[test]
+    fn tokens_and_passwords_are_left_out() {
+        assert_eq!(cleaned("a eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlIn0.c2ln-_x b"), "a [left out: token] b");
+        assert_eq!(cleaned("Authorization: Bearer abcdefghijklmnop"), "Authorization: Bearer [left out: login]");
+        assert_eq!(cleaned("join with 07401b.f395accd246ae52d now"), "join with [left out: token] now");
+        assert_eq!(cleaned("client-key-data: LS0tLS1CRUdJTg=="), "client-key-data: [left out]");
+        assert_eq!(cleaned(r#"{"DB_PASSWORD":"hunter22","x":1}"#), r#"{"DB_PASSWORD":"[left out]","x":1}"#);
+        assert_eq!(cleaned(r#"{\"token\": \"abcdefgh\"}"#), r#"{\"token\": \"[left out]\"}"#);
+        assert_eq!(cleaned("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG"), "AWS_SECRET_ACCESS_KEY=[left out]");
+        assert_eq!(cleaned("postgres://user:pass@host/db"), "postgres://user:[left out]@host/db");
+        assert_eq!(cleaned("x aVerySecretLineOfAKey+/== y short"), "x [left out: key] y short");
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        for text in [
+            "automountServiceAccountToken: false",
+            "secretName: my-certificates",
+            "  - secret:\n      secretName: x",
+            "serviceAccountToken:\n  expirationSeconds: 3607",
+            "https://172.29.0.11:6443/readyz?verbose",
+            "Started etcd.service - etcd.",
+            "registry.k8s.io/coredns:v1.15.0 sha256:1b2c",
+        ] {
+            assert_eq!(cleaned(text), text);
+        }
+        let bytes = [0xff, b'a', 0xfe];
+        assert_eq!(Scrub::new(&[]).unwrap().clean(&bytes), bytes, "what isn't UTF-8 is looked through too");
+    }
+
+    #[test]
+    fn all_keys_of_a_state_directory_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
+        let scrub = Scrub::of(dir.path()).unwrap();
+        let body = |pem: &str| pem.lines().filter(|l| !l.starts_with("-----")).collect::<String>();
+        for secret in [body(&pki.cluster.pair.key), body(&pki.service_account.private), pki.encryption_key.clone(), STANDARD.encode(&pki.etcd.pair.key)] {
+            let left = String::from_utf8(scrub.clean(format!("x {secret} y").as_bytes())).unwrap();
+            assert!(left.len() < 400 && !secret.lines().any(|l| left.contains(l)), "{left}");
+        }
+        // Many, since whether a key's public half is found in its certificate depends on how their lines fall.
+        for n in 0..20 {
+            let pair = crate::pki::layout::node(&pki, &crate::machine::topology::Peer { name: format!("n-{n}"), address: [10, 0, 0, n].into() }).unwrap();
+            let scrub = Scrub::of(dir.path()).unwrap();
+            let public = pair.kubelet_client.cert.as_bytes();
+            assert_eq!(scrub.clean(public), public);
+            let private: String = pair.kubelet_client.key.lines().nth(2).unwrap().into();
+            assert_eq!(scrub.clean(private.as_bytes()), b"[left out: key]");
+        }
+    }
+}

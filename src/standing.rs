@@ -1,0 +1,185 @@
+//! A cluster that stands: its machines as the provider finds them, with what was saved of it, so that a command can reach all of it.
+
+use std::sync::Arc;
+
+use crate::bootstrap::api::ApiClient;
+use crate::cluster::Cluster;
+use crate::cluster::problem::{did_you_mean, quoted};
+use crate::error::{Error, Result};
+use crate::machine::Role;
+use crate::machine::ssh::LoginKey;
+use crate::pki::{Pair, Pki, layout};
+use crate::provider::{ClusterId, Found, FoundMachine, Provider};
+use crate::{saved, state};
+
+/// A cluster with everything that is needed to ask its machines and its API.
+pub struct Standing {
+    /// Which one.
+    pub id: ClusterId,
+    /// The config it was last brought up with.
+    pub cluster: Cluster,
+    /// Its machines, running or not, masters first.
+    pub machines: Vec<FoundMachine>,
+    /// By which kup logs in to them.
+    pub login: LoginKey,
+    pki: Arc<Pki>,
+}
+
+impl Standing {
+    /// Finds a cluster and reads what was saved of it.
+    ///
+    /// # Errors
+    /// A cluster without machines, or whose state is not here, is an error that says what can be done.
+    pub async fn of(id: &ClusterId, provider: &impl Provider) -> Result<Standing> {
+        let Found { machines, .. } = find(id, provider).await?;
+        let cluster = saved::require(id)?;
+        let login = saved::login_key(id, &cluster)?;
+        Ok(Standing { id: id.clone(), cluster, machines, login, pki: Arc::new(pki(id)?) })
+    }
+
+    /// The machine that a user's word means: its name, or the name without the cluster's.
+    pub fn machine(&self, word: &str) -> Result<&FoundMachine> {
+        pick(&self.id, &self.machines, word)
+    }
+
+    /// The machines that these words mean; all if there are none.
+    pub fn chosen(&self, words: &[String]) -> Result<Vec<&FoundMachine>> {
+        if words.is_empty() {
+            return Ok(self.machines.iter().collect());
+        }
+        let mut chosen: Vec<&FoundMachine> = Vec::new();
+        for word in words {
+            let machine = self.machine(word)?;
+            if !chosen.contains(&machine) {
+                chosen.push(machine);
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// The masters, running or not.
+    pub fn masters(&self) -> impl Iterator<Item = &FoundMachine> {
+        self.machines.iter().filter(|m| m.machine.role == Role::Master)
+    }
+
+    /// The administrator's login.
+    pub fn admin(&self) -> Result<Pair> {
+        layout::admin(&self.pki)
+    }
+
+    /// A client of one master's API server, as the administrator.
+    pub fn api(&self, master: &FoundMachine) -> Result<ApiClient> {
+        ApiClient::new(master.machine.address, &self.pki.cluster.pair.cert, &self.admin()?)
+    }
+
+    /// A machine's name without the cluster's: `master-1`.
+    pub fn short<'a>(&self, name: &'a str) -> &'a str {
+        short(&self.id, name)
+    }
+}
+
+/// What stands of a cluster that is meant to stand.
+///
+/// # Errors
+/// One that has no machine is an error that lists those there are.
+pub async fn find(id: &ClusterId, provider: &impl Provider) -> Result<Found> {
+    let found = provider.discover(&id.name).await?;
+    if !found.machines.is_empty() {
+        return Ok(found);
+    }
+    let name = &id.name;
+    let all = provider.clusters().await?;
+    if all.contains(name) {
+        return Err(Error::new(format!("cluster {name} has no machine"))
+            .why(format!("all that is left of it is {}", found.others.join(", ")))
+            .hint(format!("`kup up --name {name}` makes its machines, `kup down --name {name}` removes the rest")));
+    }
+    let mut error = Error::usage(format!("there is no cluster {} of the provider {}", quoted(name), id.provider.as_str()));
+    if !all.is_empty() {
+        error = error.why(format!("the clusters there are: {}", all.join(", ")));
+    }
+    if let Some(meant) = did_you_mean(name, all.iter().map(String::as_str)) {
+        error = error.hint(format!("did you mean --name {meant}?"));
+    }
+    Err(error.hint("kup up makes one"))
+}
+
+/// The cluster's PKI as it is. Unlike [`saved::pki`] this makes none where there is none.
+pub fn pki(id: &ClusterId) -> Result<Pki> {
+    let dir = state::cluster_dir(id)?.join("pki");
+    if !dir.is_dir() {
+        return Err(Error::new(format!("the keys of cluster {} are not here", id.name))
+            .why(format!("there is no {}", dir.display()))
+            .hint("run this as the user, and on the machine, that made the cluster")
+            .hint(format!("`kup up --name {}` goes on where it was stopped", id.name)));
+    }
+    Pki::open(&dir)
+}
+
+/// The machine that a user's word means.
+///
+/// # Errors
+/// An unknown one is a usage error that lists those there are.
+pub fn pick<'a>(id: &ClusterId, machines: &'a [FoundMachine], word: &str) -> Result<&'a FoundMachine> {
+    if let Some(found) = machines.iter().find(|m| m.machine.name == word || short(id, &m.machine.name) == word) {
+        return Ok(found);
+    }
+    let names: Vec<&str> = machines.iter().map(|m| short(id, &m.machine.name)).collect();
+    let mut error = Error::usage(format!("cluster {} has no machine {}", id.name, quoted(word)))
+        .why(format!("its machines are {}", names.join(", ")));
+    let full = machines.iter().map(|m| m.machine.name.as_str());
+    if let Some(meant) = did_you_mean(word, names.iter().copied().chain(full)) {
+        error = error.hint(format!("did you mean {meant}?"));
+    }
+    Err(error)
+}
+
+/// A machine's name without the cluster's.
+pub fn short<'a>(id: &ClusterId, name: &'a str) -> &'a str {
+    name.strip_prefix(id.name.as_str()).and_then(|rest| rest.strip_prefix('-')).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::spec::ProviderKind;
+    use crate::machine::{BundleAccess, Machine};
+
+    fn machines() -> (ClusterId, Vec<FoundMachine>) {
+        let id = ClusterId { provider: ProviderKind::Local, name: "a-b".into() };
+        let machine = |name: &str, role| FoundMachine {
+            machine: Machine {
+                name: name.into(),
+                role,
+                address: [172, 29, 0, 11].into(),
+                ssh_port: 22,
+                user: "root".into(),
+                host_key: "ssh-ed25519 AAAA".into(),
+                bundle: BundleAccess::Mounted,
+            },
+            running: true,
+        };
+        (id, vec![machine("a-b-master-1", Role::Master), machine("a-b-minion-1", Role::Minion), machine("a-b-minion-10", Role::Minion)])
+    }
+
+    #[test]
+    fn machines_are_found_by_their_long_and_short_names_alone() {
+        let (id, all) = machines();
+        let name = |word| pick(&id, &all, word).map(|m| m.machine.name.clone());
+        assert_eq!(name("minion-1").unwrap(), "a-b-minion-1");
+        assert_eq!(name("a-b-minion-10").unwrap(), "a-b-minion-10");
+        for wrong in ["minion", "minion-2", "b-minion-1", "", "-oProxyCommand=x"] {
+            assert_eq!(name(wrong).unwrap_err().kind.exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_machine_is_answered_with_those_there_are() {
+        let (id, all) = machines();
+        insta::assert_snapshot!(pick(&id, &all, "mastre-1").unwrap_err().to_string(), @r"
+        cluster a-b has no machine `mastre-1`
+          because: its machines are master-1, minion-1, minion-10
+          next: did you mean master-1?
+        ");
+    }
+}

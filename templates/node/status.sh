@@ -1,0 +1,34 @@
+# Says how a machine is, in lines that begin with what they are about. Arguments: the units it should have. Reads only.
+set -u
+printf 'now %s\n' "$(date +%s)"
+systemctl show --timestamp=unix -p Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestamp "$@" | sed 's/^/unit /'
+for unit; do
+  systemctl -q is-active "$unit" || journalctl -q -u "$unit" -n 3 --no-pager -o cat | sed "s/^/journal $unit /"
+done
+df -Pk / /var 2>/dev/null | sed '1d' | sort -u | while read -r _ _ used available _ mount; do
+  printf 'disk %s %s %s\n' "$used" "$available" "$mount"
+done
+# Certificates only: the kubelet keeps its key in the same file.
+for file in /etc/kup/pki/*.crt /var/lib/kubelet/pki/kubelet-client-current.pem; do
+  [ -r "$file" ] && sed -n "/-BEGIN CERTIFICATE-/,/-END CERTIFICATE-/s|^|cert $file |p" "$file"
+done
+# What runs may still not answer: each is asked by its own health check, all at once.
+ask() {
+  systemctl -q is-active "$1" || return 0
+  printf 'health %s %s\n' "$1" "$(curl -s -m 4 --cacert /etc/kup/pki/cluster-ca.crt -o /dev/null -w '%{http_code}' "$2")"
+}
+if command -v curl > /dev/null; then
+  for unit; do
+    case $unit in
+      etcd.service) ask "$unit" http://127.0.0.1:2381/health & ;;
+      kube-controller-manager.service) ask "$unit" https://127.0.0.1:10257/healthz & ;;
+      kube-scheduler.service) ask "$unit" https://127.0.0.1:10259/healthz & ;;
+      kubelet.service) ask "$unit" http://127.0.0.1:10248/healthz & ;;
+      kube-proxy.service) ask "$unit" http://127.0.0.1:10256/livez & ;;
+      flanneld.service) ask "$unit" http://127.0.0.1:8471/healthz & ;;
+    esac
+  done
+  wait
+fi
+# The proof that this ran to its end.
+echo end
