@@ -8,6 +8,6 @@ pub(super) const STEP: Step = Step {
     on: On::Machines,
     after: &[After::Same("files"), After::Same("bundle")],
     run: Run::Machine(|_, host, _| {
-        Box::pin(units::start(host, &["kup-host.service", "kup-hosts.service", "containerd.service"]))
+        Box::pin(units::start(host, &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"]))
     }),
 };
