@@ -1,7 +1,7 @@
 //! A cluster for a test, made and removed by the real binary.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
