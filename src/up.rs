@@ -44,8 +44,13 @@ pub enum Until {
 
 /// What came of it.
 pub enum Outcome {
-    /// The cluster is ready; how to reach it.
-    Ready(Access),
+    /// The cluster is ready.
+    Ready {
+        /// How to reach it.
+        access: Access,
+        /// Whether anything had to be made, started or changed.
+        changed: bool,
+    },
     /// It was stopped where it was asked to.
     Stopped,
 }
@@ -74,24 +79,27 @@ impl Up {
         let id = self.id();
         let _lock = Lock::take(&state::cluster_dir(&id)?, &self.command)?;
         provider.preflight(&self.cluster).await?;
-        let bundle = Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
+        let bundle =
+            Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
         let provider = provider.with_bundle(&bundle.dir);
         saved::save(&id, &self.cluster)?;
 
         let (sender, machines) = mpsc::unbounded_channel();
+        let (complete, steps) = self.steps();
         let work = async {
-            let (seen, steps) = self.steps();
-            tokio::try_join!(provider.provision(&self.cluster, report, sender), self.bootstrap(&id, bundle.clone(), steps, machines, report))?;
-            Ok::<_, Error>(seen)
+            tokio::try_join!(
+                provider.provision(&self.cluster, report, sender),
+                self.bootstrap(&id, bundle.clone(), steps, machines, report)
+            )
         };
-        let complete = work.await.map_err(|e| self.resumable(e))?;
+        let ((), changed) = work.await.map_err(|e| self.resumable(e))?;
         if !complete {
             return Ok(Outcome::Stopped);
         }
         let access = access(&id, &self.cluster, &saved::pki(&id)?, &provider).await?;
         retire::surplus(&id, plan, &provider, &bundle, &access, report).await?;
         kubeconfig::merge(&access)?;
-        Ok(Outcome::Ready(access))
+        Ok(Outcome::Ready { access, changed: changed || !is_empty(plan) })
     }
 
     /// The steps to run, and whether they are all.
@@ -103,6 +111,7 @@ impl Up {
         }
     }
 
+    /// Runs the steps on the machines as they come. Says whether that changed anything.
     async fn bootstrap(
         &self,
         id: &ClusterId,
@@ -110,7 +119,7 @@ impl Up {
         steps: &[Step],
         machines: mpsc::UnboundedReceiver<Machine>,
         report: &Report,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let images = Images::of(&bundle.manifest)?;
         let pki = {
             let id = id.clone();
@@ -118,12 +127,13 @@ impl Up {
         };
         let machines = first(machines).await;
         if steps.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         // The provider makes the key before the first machine.
         let login = saved::login_key(id, &self.cluster)?;
         let context = bootstrap::Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
-        bootstrap::run(&context, steps, machines).await
+        bootstrap::run(&context, steps, machines).await?;
+        Ok(context.changed())
     }
 
     fn resumable(&self, error: Error) -> Error {

@@ -18,12 +18,16 @@ const VARIABLES: [&str; 9] = [
     "NUM_MINIONS",
 ];
 
-fn kup(directory: &Path, arguments: &[&str]) -> Output {
+fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kup"));
     for variable in VARIABLES {
         command.env_remove(variable);
     }
-    command.current_dir(directory).args(arguments).output().unwrap()
+    command
+}
+
+fn kup(directory: &Path, arguments: &[&str]) -> Output {
+    command().current_dir(directory).args(arguments).output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -73,12 +77,8 @@ fn init_writes_a_file_that_is_picked_up_and_never_overwrites_one() {
 fn a_config_may_come_from_standard_input() {
     use std::io::Write;
     use std::process::Stdio;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kup"))
-        .args(["config", "view", "-f", "-", "-o", "json"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        command().args(["config", "view", "-f", "-", "-o", "json"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"name: piped\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(stdout(&output)).unwrap()["name"], "piped");

@@ -150,6 +150,9 @@ fn titles_may_be_long_wide_or_hostile() {
         waiting(1, "数据库服务器正在启动并等待其他成员加入集群以便选举出新的领导者节点然后继续进行下一步的工作"),
         started(2, None, "集群网络配置步骤名称非常非常非常长", 0.0),
         started(3, None, "naïve café 🚀", 0.0),
+        started(4, None, "kubelet", 0.0),
+        started(5, Some(4), "a-cluster-whose-name-has-forty-characters-minion-1", 0.0),
+        started(6, Some(4), "a-cluster-whose-name-has-forty-characters-minion-2", 0.0),
         waiting(3, "\u{1b}[2J\u{1b}[31mred\u{1b}[0m\r\nsecond line"),
     ];
     insta::assert_snapshot!("titles_80", seen(&frame(&scene, look(80, 24), 1.0, false)));

@@ -60,6 +60,7 @@ async fn the_story() {
         host::journal_and_network_daemon_are_kept_in_check,
         host::units_run_and_come_back,
         host::only_what_others_need_listens,
+        host::machines_see_only_their_own_pods,
         kubelet::kubelets_run_as_configured,
         kubelet::reservations_hold,
         kubelet::pods_are_confined_by_default,

@@ -77,9 +77,14 @@ upstream_answers() {
     [[ -n ${KUP_BUNDLE_MIRROR:-} ]] || curl -fsIL --max-time 10 -o /dev/null https://dl.k8s.io/release/stable.txt 2>/dev/null
 }
 
-# kup as the user who owns clusters: root, unless a docker that needs no root is the engine.
+# Whether kup has to be run by sudo: machines need root, unless docker is the engine and this user may use it.
+needs_sudo() {
+    ((EUID != 0)) && { command -v podman >/dev/null || ! docker info >/dev/null 2>&1; }
+}
+
+# kup as the user who owns clusters, bundle and image: always the same one.
 kup() {
-    if ((EUID == 0)) || { ! command -v podman >/dev/null && docker info >/dev/null 2>&1; }; then "$KUP" "$@"; else as_root "$KUP" "$@"; fi
+    if needs_sudo; then as_root "$KUP" "$@"; else "$KUP" "$@"; fi
 }
 
 have_bundle() {

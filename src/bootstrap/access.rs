@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) const STEP: Step = Step {
     name: "access",
-    title: "Granting access",
+    title: "access rules",
     on: On::Cluster,
     after: &[After::All("api")],
     run: Run::Cluster(|context, _| Box::pin(run(context))),

@@ -7,7 +7,7 @@ use crate::report::Span;
 
 pub(super) const STEP: Step = Step {
     name: "bundle",
-    title: "Bringing the bundle",
+    title: "bundle",
     on: On::Machines,
     after: &[After::Same("connect")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),

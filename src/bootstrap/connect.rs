@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 
 pub(super) const STEP: Step = Step {
     name: "connect",
-    title: "Connecting",
+    title: "connections",
     on: On::Machines,
     after: &[],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),

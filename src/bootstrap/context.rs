@@ -1,6 +1,7 @@
 //! What all steps share: the cluster, its PKI, the machines that have come so far, and the API once it answers.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, watch};
@@ -41,11 +42,12 @@ pub struct Host {
     pub machine: Machine,
     ssh: OnceCell<Ssh>,
     facts: OnceCell<Facts>,
+    changed: AtomicBool,
 }
 
 impl Host {
     fn new(machine: Machine) -> Host {
-        Host { machine, ssh: OnceCell::new(), facts: OnceCell::new() }
+        Host { machine, ssh: OnceCell::new(), facts: OnceCell::new(), changed: AtomicBool::new(false) }
     }
 
     /// The connection that the step `connect` made.
@@ -58,6 +60,11 @@ impl Host {
         self.facts.get().ok_or_else(|| Error::new(format!("nothing is known of {} yet", self.machine.name)))
     }
 
+    /// Remembers that something on it was not as it should be and has been changed.
+    pub fn mark_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
     /// Remembers connection and facts.
     pub fn connected(&self, ssh: Ssh, facts: Facts) {
         // Connecting twice is no error: the first connection stays.
@@ -68,7 +75,14 @@ impl Host {
 
 impl Context {
     /// For one run.
-    pub fn new(cluster: Cluster, images: Images, bundle: Arc<crate::bundle::Bundle>, pki: Pki, login: LoginKey, report: Report) -> Context {
+    pub fn new(
+        cluster: Cluster,
+        images: Images,
+        bundle: Arc<crate::bundle::Bundle>,
+        pki: Pki,
+        login: LoginKey,
+        report: Report,
+    ) -> Context {
         Context {
             cluster,
             images,
@@ -92,6 +106,11 @@ impl Context {
     /// All machines that have come so far, by name.
     pub fn hosts(&self) -> Vec<Arc<Host>> {
         self.hosts.borrow().values().cloned().collect()
+    }
+
+    /// Whether any step has changed anything on any machine.
+    pub fn changed(&self) -> bool {
+        self.hosts().iter().any(|h| h.changed.load(Ordering::Relaxed))
     }
 
     /// The masters that have come so far.

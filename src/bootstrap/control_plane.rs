@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(super) const STEP: Step = Step {
     name: "api",
-    title: "Starting the API server",
+    title: "API server",
     on: On::Masters,
     after: &[After::Same("etcd")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),

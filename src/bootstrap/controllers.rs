@@ -4,10 +4,8 @@ use super::{After, On, Run, Step, units};
 
 pub(super) const STEP: Step = Step {
     name: "controllers",
-    title: "Starting controllers and scheduler",
+    title: "controllers, scheduler",
     on: On::Masters,
     after: &[After::Same("api")],
-    run: Run::Machine(|_, host, _| {
-        Box::pin(units::start(host, &["kube-controller-manager.service", "kube-scheduler.service"]))
-    }),
+    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["kube-controller-manager.service", "kube-scheduler.service"]))),
 };

@@ -10,7 +10,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) const STEP: Step = Step {
     name: "dns",
-    title: "Installing DNS",
+    title: "DNS",
     on: On::Cluster,
     after: &[After::All("api")],
     run: Run::Cluster(|context, _| Box::pin(run(context))),

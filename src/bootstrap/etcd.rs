@@ -4,7 +4,7 @@ use super::{After, On, Run, Step, units};
 
 pub(super) const STEP: Step = Step {
     name: "etcd",
-    title: "Starting etcd",
+    title: "etcd",
     on: On::Masters,
     after: &[After::Same("files"), After::Same("bundle")],
     run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["etcd.service"]))),

@@ -9,7 +9,7 @@ use crate::report::Span;
 
 pub(super) const STEP: Step = Step {
     name: "files",
-    title: "Placing files",
+    title: "files",
     on: On::Machines,
     after: &[After::Same("connect")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
@@ -31,5 +31,9 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let files = render(&node, &credentials)?;
     span.waiting("the machine to write them");
     let changed = place(host.ssh()?, &files).await?;
-    Ok(if changed.is_empty() { "unchanged".into() } else { format!("{} of {} changed", changed.len(), files.len()) })
+    if changed.is_empty() {
+        return Ok("unchanged".into());
+    }
+    host.mark_changed();
+    Ok(format!("{} of {} changed", changed.len(), files.len()))
 }

@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) const STEP: Step = Step {
     name: "network",
-    title: "Connecting the pods",
+    title: "pod network",
     on: On::Machines,
     after: &[After::Same("kubelet"), After::All("access"), After::All("controllers")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),

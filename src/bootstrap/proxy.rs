@@ -4,7 +4,7 @@ use super::{After, On, Run, Step, units};
 
 pub(super) const STEP: Step = Step {
     name: "proxy",
-    title: "Starting the service proxy",
+    title: "service proxy",
     on: On::Machines,
     // It reads its own Node first, so the Node should be there.
     after: &[After::Same("kubelet"), After::All("access")],

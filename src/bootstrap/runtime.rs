@@ -4,10 +4,10 @@ use super::{After, On, Run, Step, units};
 
 pub(super) const STEP: Step = Step {
     name: "runtime",
-    title: "Starting the container runtime",
+    title: "container runtime",
     on: On::Machines,
     after: &[After::Same("files"), After::Same("bundle")],
     run: Run::Machine(|_, host, _| {
-        Box::pin(units::start(host, &["kup-host.service", "kup-hosts.service", "containerd.service"]))
+        Box::pin(units::start(host, &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"]))
     }),
 };

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Provider, Verb};
 use crate::saved;
-use crate::up::{Outcome, Until, Up, is_empty};
+use crate::up::{Outcome, Until, Up};
 
 /// Make the cluster be as the config says: build it, finish it, repair it, resize it
 ///
@@ -48,7 +48,10 @@ impl Args {
     async fn up(&self, ui: &Ui) -> Result<Up> {
         Ok(Up {
             cluster: cluster(&self.config, ui).await?,
-            until: self.until.as_deref().map(|name| STEPS.iter().position(|s| s.name == name).map_or(Until::Machines, Until::Step)),
+            until: self
+                .until
+                .as_deref()
+                .map(|name| STEPS.iter().position(|s| s.name == name).map_or(Until::Machines, Until::Step)),
             raise_limits: self.raise_limits,
             mirror: self.mirror.clone(),
             command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -94,7 +97,6 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
             return Err(Error::new("nothing was changed").kind(Kind::Interrupted));
         }
     }
-    let kept = is_empty(&plan);
     let name = up.cluster.name.clone();
     match up.run(provider, &plan, &ui.report).await? {
         Outcome::Stopped => {
@@ -104,11 +106,12 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
             }
             ui.print(format!("Cluster {name} stands up to the step {step}. `kup up --name {name}` goes on, `kup down --name {name}` removes it."));
         }
-        Outcome::Ready(access) => {
+        Outcome::Ready { access, changed } => {
             if ui.json {
-                return ui.result(&json!({ "cluster": name, "server": access.server, "context": access.context, "machinesChanged": !kept }));
+                return ui
+                    .result(&json!({ "cluster": name, "server": access.server, "context": access.context, "changed": changed }));
             }
-            let word = if kept { "is ready, as before" } else { "is ready" };
+            let word = if changed { "is ready" } else { "is ready, as before," };
             ui.print(format!(
                 "Cluster {name} {word} at {}; your kubectl context is {}.\n\nNext:\n  kup status\n  kup kubectl -- get nodes\n  kup down --name {name}",
                 access.server, access.context

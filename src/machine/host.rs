@@ -122,8 +122,14 @@ pub fn container_flags(facts: &Facts) -> Vec<String> {
     match facts.engine {
         EngineKind::Podman => {
             // Console output goes with the container: the host's journal would keep it after `down`.
-            add(&["--systemd=always", "--log-driver=k8s-file", "--log-opt=max-size=10mb"]);
-            add(&["--tmpfs=/run", "--tmpfs=/tmp"]);
+            add(&["--log-driver=k8s-file", "--log-opt=max-size=10mb", "--tmpfs=/run", "--tmpfs=/tmp"]);
+            // On v1 podman's own help for systemd mounts the host's `name=systemd` hierarchy over the container's: all machines
+            // would share it, and kubelets take each other's pods for orphans. systemd needs nothing of that help but the word.
+            if facts.cgroups == Cgroups::V2 {
+                add(&["--systemd=always"]);
+            } else {
+                add(&["--systemd=false", "--env=container=podman"]);
+            }
         }
         EngineKind::Docker => {
             add(&["--init=false", "--userns=host", "--stop-signal=SIGRTMIN+3", "--env=container=docker"]);

@@ -194,8 +194,8 @@ fn line(tree: &Tree, at: usize, depth: usize, look: Look, now: f64) -> String {
         State::Failed(_) => paint(Style::new().red().bold(), "✗"),
         State::Cancelled => paint(Style::new().yellow(), "–"),
     };
-    let column = (look.width * 3 / 10).clamp(12, 40) - 2 * depth;
-    let title = truncate_str(&node.title, column, "…");
+    let column = (look.width * 3 / 8).clamp(12, 44) - 2 * depth;
+    let title = if depth == 0 { truncate_str(&node.title, column, "…").into_owned() } else { keep_end(&node.title, column) };
     let title = pad_str(&title, column, console::Alignment::Left, None);
     let mut text = format!("{:indent$}{mark} {title} {:>6}  ", "", duration(node.elapsed(now)), indent = 2 * depth);
     match &node.state {
@@ -223,10 +223,10 @@ fn running_detail(text: &mut String, tree: &Tree, at: usize, look: Look, now: f6
     } else if let [only] = node.children[..]
         && tree.nodes[only].running()
     {
-        let mut name = tree.nodes[only].title.clone();
-        name.push_str("  ");
-        running_detail(&mut name, tree, only, look, now);
-        parts.push(name.trim_end().to_owned());
+        // What it does says more than its name, which matters only where there are several.
+        let mut doing = String::new();
+        running_detail(&mut doing, tree, only, look, now);
+        parts.push(if doing.is_empty() { tree.nodes[only].title.clone() } else { doing });
     } else if node.parent.is_some() {
         parts.extend(tree.wait(at).map(|w| format!("waiting: {w}")));
     }
@@ -237,7 +237,7 @@ fn running_detail(text: &mut String, tree: &Tree, at: usize, look: Look, now: f6
 fn bar(progress: Progress, node: &Node, look: Look, now: f64) -> String {
     let Some(total) = progress.total.filter(|t| *t > 0) else { return amount(progress) };
     let share = (progress.done as f64 / total as f64).clamp(0.0, 1.0);
-    let width: usize = if look.width >= 120 { 30 } else { 16 };
+    let width: usize = if look.width >= 120 { 30 } else { 12 };
     let full = (share * width as f64).floor() as usize;
     let mut text = format!("{}{}  {}", "━".repeat(full), "─".repeat(width - full), amount(progress));
     let elapsed = node.elapsed(now);
@@ -252,6 +252,23 @@ fn bar(progress: Progress, node: &Node, look: Look, now: f64) -> String {
 /// Cut so that it never reaches the last column, where terminals disagree about wrapping.
 fn fit(text: &str, look: Look) -> String {
     truncate_str(text, look.width.saturating_sub(1), "…").into_owned()
+}
+
+/// Cut at its start: machines of one cluster differ at the end of their names.
+fn keep_end(text: &str, width: usize) -> String {
+    let mut room = width;
+    if measure_text_width(text) <= room {
+        return text.to_owned();
+    }
+    room = room.saturating_sub(1);
+    let mut kept: Vec<char> = Vec::new();
+    for c in text.chars().rev() {
+        let Some(left) = room.checked_sub(measure_text_width(c.encode_utf8(&mut [0; 4]))) else { break };
+        room = left;
+        kept.push(c);
+    }
+    kept.push('…');
+    kept.iter().rev().collect()
 }
 
 /// A sentence in as many lines as it needs, broken at spaces; a word longer than a line is cut.

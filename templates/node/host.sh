@@ -6,3 +6,7 @@ while read -r module; do
 done < /etc/modules-load.d/kup.conf
 sysctl -q -e -p /etc/sysctl.d/90-kup.conf 2>/dev/null || true
 mount --make-rshared /
+# Certificates and etcd want a right clock. A container has its host's; a machine that keeps none gets systemd's own client.
+if ! systemd-detect-virt -q --container && ! systemctl -q is-active chrony chronyd ntp ntpsec systemd-timesyncd; then
+  systemctl enable --now systemd-timesyncd
+fi

@@ -17,4 +17,3 @@ fi
 if [ -e /run/.containerenv ] || [ -e /.dockerenv ]; then say container yes; else say container no; fi
 say interface "$(ip -o -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p')"
 say bridge_nf "$([ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] && echo yes || echo no)"
-say time_sync "$(systemctl is-active systemd-timesyncd chrony ntp 2>/dev/null | grep -cx active)"

@@ -1,9 +1,10 @@
 //! The machine below Kubernetes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::everywhere;
 use crate::ensure;
+use crate::local::yaml::{spread, web_pod};
 use crate::support::Check;
 use crate::support::checks::World;
 
@@ -16,7 +17,11 @@ pub async fn kernel_is_set_for_pods(w: &World<'_>) -> Check {
         for wanted in ["net/ipv4/ip_forward:1", "vm/overcommit_memory:1", "kernel/panic:10", "kernel/panic_on_oops:1", "shared"] {
             ensure!(seen.lines().any(|l| l == wanted), "{}: no `{wanted}` in\n{seen}", node.name);
         }
-        ensure!(!seen.contains("-iptables:0") && !seen.contains("-ip6tables:0"), "{}: bridged packets pass by the rules:\n{seen}", node.name);
+        ensure!(
+            !seen.contains("-iptables:0") && !seen.contains("-ip6tables:0"),
+            "{}: bridged packets pass by the rules:\n{seen}",
+            node.name
+        );
         ensure!(seen.contains("overlay"), "{}: the kernel has no overlay file system:\n{seen}", node.name);
         ensure!(seen.contains("table ip kube-proxy"), "{}: kube-proxy set no nftables:\n{seen}", node.name);
     }
@@ -29,7 +34,12 @@ pub async fn journal_and_network_daemon_are_kept_in_check(w: &World<'_>) -> Chec
         ls /run/kup/restart | sed 's/^/due:/'";
     for (node, seen) in everywhere(w, script).await? {
         // "System Journal (/var/log/journal/…) is 8.0M, max 200.0M, 192.0M free."
-        let cap = seen.lines().next().and_then(|l| l.split("max ").nth(1)).and_then(|l| l.split("M,").next()).and_then(|m| m.parse::<f64>().ok());
+        let cap = seen
+            .lines()
+            .next()
+            .and_then(|l| l.split("max ").nth(1))
+            .and_then(|l| l.split("M,").next())
+            .and_then(|m| m.parse::<f64>().ok());
         ensure!(cap.is_some_and(|cap| cap <= 200.0), "{}: the journal's cap is {cap:?} MB: {seen}", node.name);
         for wanted in ["ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no"] {
             ensure!(seen.lines().any(|l| l == wanted), "{}: networkd's configuration lacks {wanted}:\n{seen}", node.name);
@@ -45,6 +55,7 @@ pub async fn units_run_and_come_back(w: &World<'_>) -> Check {
     let every = ["containerd", "kubelet", "kube-proxy", "flanneld"];
     let master = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
     let script = "grep -h server: /etc/kup/node.kubeconfig | sed 's,.*https://,name:,; s/:6443.*//'; \
+        for p in kubelet kube-proxy flanneld; do tr '\\0' '\\n' < /proc/$(pidof $p)/environ | grep ^HTTP2_ | sed \"s/^/$p /\"; done; \
         getent ahostsv4 api.kup.internal | sed 's/ .*//; s/^/api:/'; \
         for u in containerd kubelet kube-proxy flanneld etcd kube-apiserver kube-controller-manager kube-scheduler; do \
         systemctl show $u -p ActiveState -p UnitFileState -p Restart -p NRestarts -p SubState --value | paste -sd ' ' | sed \"s/^/$u: /\"; done";
@@ -52,6 +63,17 @@ pub async fn units_run_and_come_back(w: &World<'_>) -> Check {
         ensure!(seen.lines().any(|l| l == "name:api.kup.internal"), "{} does not reach the API by its name:\n{seen}", node.name);
         let found: BTreeSet<String> = seen.lines().filter_map(|l| l.strip_prefix("api:")).map(str::to_owned).collect();
         ensure!(found == masters, "{}: the API's name is {found:?}, the masters are {masters:?}", node.name);
+        for client in ["kubelet", "kube-proxy", "flanneld"] {
+            for (limit, most) in [("READ_IDLE", 5), ("PING", 3)] {
+                let prefix = format!("{client} HTTP2_{limit}_TIMEOUT_SECONDS=");
+                let seconds = seen.lines().find_map(|l| l.strip_prefix(&prefix)?.parse::<u32>().ok());
+                ensure!(
+                    seconds.is_some_and(|s| s <= most),
+                    "{}: {client} notices a silent master late: {limit} {seconds:?} in\n{seen}",
+                    node.name
+                );
+            }
+        }
         for unit in every.iter().chain(if node.master { &master[..] } else { &[] }) {
             let line = seen.lines().find_map(|l| l.strip_prefix(&format!("{unit}: "))).unwrap_or_default();
             let words: BTreeSet<&str> = line.split_whitespace().collect();
@@ -60,7 +82,33 @@ pub async fn units_run_and_come_back(w: &World<'_>) -> Check {
             ensure!(words.contains("0"), "{}: {unit} was started again and again: {line:?}", node.name);
         }
         if !node.master {
-            ensure!(master.iter().all(|unit| seen.contains(&format!("{unit}: no 0 inactive")) || !seen.contains(&format!("{unit}: always"))), "{} runs a master's unit:\n{seen}", node.name);
+            ensure!(
+                master
+                    .iter()
+                    .all(|unit| seen.contains(&format!("{unit}: no 0 inactive")) || !seen.contains(&format!("{unit}: always"))),
+                "{} runs a master's unit:\n{seen}",
+                node.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Each machine's control groups are its own: no kubelet sees another's pods.
+pub async fn machines_see_only_their_own_pods(w: &World<'_>) -> Check {
+    for i in 0..4 {
+        w.apply(&web_pod(&format!("seen-{i}"), "app: seen", &spread("app: seen"))).await?;
+    }
+    w.ready("app=seen", 4).await?;
+    // In cgroupfs' words or systemd's, in every hierarchy: the pod's uid.
+    let script = "find /sys/fs/cgroup -type d | sed -nE 's/.*pod([0-9a-f]{8}[-_][0-9a-f_-]{27}).*/\\1/p' | tr _ - | sort -u";
+    let mut owner: BTreeMap<String, &str> = BTreeMap::new();
+    for (node, seen) in everywhere(w, script).await? {
+        ensure!(node.master || !seen.trim().is_empty(), "no pod was found on {}", node.name);
+        for uid in seen.lines() {
+            if let Some(other) = owner.insert(uid.to_owned(), &node.name) {
+                return Err(format!("{other} and {} both have control groups of the pod {uid}", node.name).into());
+            }
         }
     }
     Ok(())
