@@ -98,12 +98,18 @@ async fn all_is_well(cluster: &Cluster) -> Check {
         let dates: BTreeMap<String, String> =
             machine["certificates"].as_array().into_iter().flatten().map(|c| (text(&c["path"]), text(&c["notAfter"]))).collect();
         let on_it = cluster.read(node, "ls /etc/kup/pki/*.crt /var/lib/kubelet/pki/kubelet-client-current.pem").await?;
-        ensure!(dates.keys().map(String::as_str).collect::<BTreeSet<_>>() == on_it.lines().collect(), "{name}: {dates:?} but there are {on_it}");
+        ensure!(
+            dates.keys().map(String::as_str).collect::<BTreeSet<_>>() == on_it.lines().collect(),
+            "{name}: {dates:?} but there are {on_it}"
+        );
         // Another program's opinion of one of the dates.
         let end = cluster.engine(&["exec", &name, "cat", "/etc/kup/pki/kubelet-server.crt"]).await?;
         let (_, pem) = x509_parser::pem::parse_x509_pem(end.as_bytes())?;
         let until = pem.parse_x509()?.validity().not_after.to_datetime().unix_timestamp();
-        let told = time::OffsetDateTime::parse(&dates["/etc/kup/pki/kubelet-server.crt"], &time::format_description::well_known::Rfc3339)?;
+        let told = time::OffsetDateTime::parse(
+            &dates["/etc/kup/pki/kubelet-server.crt"],
+            &time::format_description::well_known::Rfc3339,
+        )?;
         ensure!(told.unix_timestamp() == until, "{told} is not {until}");
     }
     let short = cluster.kup(&["status", "--name", NAME]).await?.ok("kup status")?;
@@ -122,12 +128,15 @@ async fn clusters_and_nodes_are_listed(cluster: &Cluster) -> Check {
     ensure!(format!("v{}", text(&mine[0]["version"])) == version, "{mine:?} but the API says {version}");
     ensure!(mine[0]["running"] == 2 && mine[0]["machines"] == 2 && mine[0]["context"] == format!("local_{NAME}"), "{mine:?}");
 
-    let nodes: Value = serde_json::from_str(&cluster.kup(&["get", "nodes", "--name", NAME, "-o", "json"]).await?.ok("kup get nodes")?)?;
+    let nodes: Value =
+        serde_json::from_str(&cluster.kup(&["get", "nodes", "--name", NAME, "-o", "json"]).await?.ok("kup get nodes")?)?;
     let told: Vec<(String, String, bool)> = nodes
         .as_array()
         .into_iter()
         .flatten()
-        .map(|n| (text(&n["name"]), text(&n["address"]), n["ready"] == true && n["running"] == true && text(&n["version"]) == version))
+        .map(|n| {
+            (text(&n["name"]), text(&n["address"]), n["ready"] == true && n["running"] == true && text(&n["version"]) == version)
+        })
         .collect();
     let known: Vec<_> = cluster.nodes.iter().map(|n| (n.name.clone(), n.address.to_string(), true)).collect();
     ensure!(told == known, "{told:?} is not {known:?}");
@@ -143,7 +152,8 @@ async fn ssh_passes_commands_and_exit_codes(cluster: &Cluster) -> Check {
     let output = cluster.kup(&["ssh", master, "--", "sh", "-c", script, "sh", "a  b", "$HOME", "'"]).await?;
     ensure!(output.code == Some(7) && output.stdout == "a  b|$HOME|'|", "{output:?}");
     ensure!(output.stderr == "to err\n", "{output:?}");
-    let lines = cluster.kup(&["ssh", "--name", NAME, "minion-1", "--", "echo one two | wc -w"]).await?.ok("a line for a shell")?;
+    let lines =
+        cluster.kup(&["ssh", "--name", NAME, "minion-1", "--", "echo one two | wc -w"]).await?.ok("a line for a shell")?;
     ensure!(lines.trim() == "2", "{lines}");
     Ok(())
 }
@@ -152,14 +162,19 @@ async fn kubectl_passes_arguments_and_exit_codes(cluster: &Cluster) -> Check {
     let nodes = cluster.kup(&["kubectl", "--name", NAME, "--", "get", "nodes", "-o", "name"]).await?.ok("kup kubectl")?;
     ensure!(nodes.lines().count() == 2 && nodes.contains(&cluster.master().name), "{nodes}");
     // Without the dashes: flags after kubectl's first word are kubectl's.
-    let names = cluster.kup(&["kubectl", "--name", NAME, "get", "pods", "-n", "kube-system", "-o", "name"]).await?.ok("kup kubectl")?;
+    let names =
+        cluster.kup(&["kubectl", "--name", NAME, "get", "pods", "-n", "kube-system", "-o", "name"]).await?.ok("kup kubectl")?;
     ensure!(names.contains("pod/coredns-"), "{names}");
     let output = cluster.kup(&["kubectl", "--name", NAME, "--", "get", "pod", "nothing-like-it"]).await?;
     ensure!(output.code == Some(1) && output.stderr.contains("NotFound"), "{output:?}");
     for entry in walk(&state(cluster)) {
         let mode = fs::metadata(&entry)?.permissions().mode() & 0o777;
         // What machines read of their seed by another user's eyes holds no key.
-        ensure!(mode & 0o077 == 0 || !fs::read_to_string(&entry)?.contains("PRIVATE KEY"), "{} has mode {mode:o}", entry.display());
+        ensure!(
+            mode & 0o077 == 0 || !fs::read_to_string(&entry)?.contains("PRIVATE KEY"),
+            "{} has mode {mode:o}",
+            entry.display()
+        );
     }
     Ok(())
 }
@@ -195,7 +210,10 @@ async fn journals_are_printed_in_order(cluster: &Cluster) -> Check {
         }
     }
     let some = cluster.kup(&["logs", "--name", NAME, "minion-1", "-u", "kubelet", "--since", "1h"]).await?.ok("kup logs -u")?;
-    ensure!(!some.is_empty() && some.lines().filter(|l| l.contains(" minion-1/")).all(|l| l.contains(" minion-1/kubelet: ")), "{some}");
+    ensure!(
+        !some.is_empty() && some.lines().filter(|l| l.contains(" minion-1/")).all(|l| l.contains(" minion-1/kubelet: ")),
+        "{some}"
+    );
     ensure!(!some.contains(" master-1/"), "{some}");
     Ok(())
 }
@@ -236,16 +254,22 @@ async fn the_archive_holds_all_and_no_secret(cluster: &Cluster) -> Check {
     let value = "a-value-that-a-user-keeps-secret";
     let key = fs::read_to_string(state(cluster).join("pki/service-account.key"))?;
     // Programs that log what they should not: a container, and one that writes to the system's journal.
-    let logged: String = key.lines().chain([token.as_str(), "marker-of-the-pod"]).map(|l| format!("2026-11-21T00:00:00Z stdout F {l}\n")).collect();
+    let logged: String = key
+        .lines()
+        .chain([token.as_str(), "marker-of-the-pod"])
+        .map(|l| format!("2026-11-21T00:00:00Z stdout F {l}\n"))
+        .collect();
     let script = format!(
         "mkdir -p /var/log/pods/default_leaky_0/c && cat > /var/log/pods/default_leaky_0/c/0.log <<'END'\n{logged}END\n\
          logger -p user.warning 'marker-of-the-journal {token}'; logger -p user.warning <<'END'\n{key}END\njournalctl --sync\n"
     );
     cluster.read(master, &script).await?;
     // And objects that hold it where it does not belong.
-    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "leaky" }, "data": { "marker-of-the-map": key } });
+    let map =
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "leaky" }, "data": { "marker-of-the-map": key } });
     cluster.api.apply("kube-system", &map).await?;
-    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "leaky" }, "stringData": { "value": value } });
+    let secret =
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "leaky" }, "stringData": { "value": value } });
     cluster.api.apply("default", &secret).await?;
     let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "marker-of-the-object" }, "spec": {
         "nodeSelector": { "nowhere": "" },
@@ -278,8 +302,18 @@ async fn the_archive_holds_all_and_no_secret(cluster: &Cluster) -> Check {
             let path = format!("machines/{}/journal/{unit}.log", node.name);
             ensure!(files.get(&path).is_some_and(|f| !f.is_empty()), "no {path}");
         }
-        for path in ["etc/kup/kubelet.yaml", "etc/containerd/config.toml", "etc/systemd/system/kubelet.service", "system/routes.txt", "kubelet-configz.yaml"] {
-            ensure!(files.get(&format!("machines/{}/{path}", node.name)).is_some_and(|f| !f.is_empty()), "no {path} of {}", node.name);
+        for path in [
+            "etc/kup/kubelet.yaml",
+            "etc/containerd/config.toml",
+            "etc/systemd/system/kubelet.service",
+            "system/routes.txt",
+            "kubelet-configz.yaml",
+        ] {
+            ensure!(
+                files.get(&format!("machines/{}/{path}", node.name)).is_some_and(|f| !f.is_empty()),
+                "no {path} of {}",
+                node.name
+            );
         }
     }
     ensure!(files["status.txt"].contains(NAME) && files["status.json"].contains("\"healthy\""), "no status");
@@ -312,7 +346,8 @@ async fn each_stopped_unit_is_named(cluster: &Cluster) -> Check {
     for (turn, unit) in UNITS.iter().enumerate() {
         // One on each machine at a time, never the same on both.
         let other = UNITS[(turn + 1) % 6];
-        let stop = |node: &'_ Node, unit: &str| format!("systemctl stop {unit} && ! systemctl -q is-active {unit} # {}", node.name);
+        let stop =
+            |node: &'_ Node, unit: &str| format!("systemctl stop {unit} && ! systemctl -q is-active {unit} # {}", node.name);
         let (stop_one, stop_other) = (stop(master, unit), stop(minion, other));
         let (one, two) = tokio::join!(cluster.read(master, &stop_one), cluster.read(minion, &stop_other));
         one?;
@@ -328,7 +363,10 @@ async fn each_stopped_unit_is_named(cluster: &Cluster) -> Check {
         for machine in status["machines"].as_array().into_iter().flatten() {
             for unit in machine["units"].as_array().into_iter().flatten().filter(|u| u["active"] == "inactive") {
                 inactive.insert((text(&machine["name"]), text(&unit["name"])));
-                ensure!(!unit["journal"].as_array().into_iter().flatten().collect::<Vec<_>>().is_empty(), "no last words of {unit}");
+                ensure!(
+                    !unit["journal"].as_array().into_iter().flatten().collect::<Vec<_>>().is_empty(),
+                    "no last words of {unit}"
+                );
             }
         }
         let stopped = BTreeSet::from([(master.name.clone(), (*unit).to_owned()), (minion.name.clone(), other.to_owned())]);
@@ -349,7 +387,10 @@ async fn another_host_key_is_refused(cluster: &Cluster) -> Check {
     ensure!(output.code == Some(255), "{output:?}");
     let (code, status) = status(cluster).await?;
     let failing = failing(&status);
-    ensure!(code == Some(3) && failing.contains(&format!("{}: machine {} does not answer", minion.name, minion.name)), "{failing:?}");
+    ensure!(
+        code == Some(3) && failing.contains(&format!("{}: machine {} does not answer", minion.name, minion.name)),
+        "{failing:?}"
+    );
     ensure!(status.to_string().contains("another SSH host key"), "{status:#}");
     let reached = cluster.on(minion, "test -e /root/reached").await?;
     ensure!(reached.code == Some(1), "the command ran on a machine with another host key");
@@ -362,7 +403,10 @@ async fn a_stopped_machine_is_named(cluster: &Cluster) -> Check {
     cluster.engine(&["kill", &minion.name]).await?;
     let (code, status) = status(cluster).await?;
     let failing = failing(&status);
-    ensure!(code == Some(3) && failing.first() == Some(&format!("{}: machine {} is stopped", minion.name, minion.name)), "{failing:?}");
+    ensure!(
+        code == Some(3) && failing.first() == Some(&format!("{}: machine {} is stopped", minion.name, minion.name)),
+        "{failing:?}"
+    );
     let nodes = cluster.kup(&["get", "nodes", "--name", NAME]).await?.ok("kup get nodes")?;
     ensure!(nodes.lines().any(|l| l.starts_with(&minion.name) && l.contains("stopped")), "{nodes}");
     let logs = cluster.kup(&["logs", &minion.name]).await?;
@@ -370,6 +414,9 @@ async fn a_stopped_machine_is_named(cluster: &Cluster) -> Check {
     // An archive of what can be had is still one.
     let file = cluster.scratch("half.tar.gz");
     let output = cluster.kup(&["logs", "--name", NAME, "--archive", &file.to_string_lossy()]).await?;
-    ensure!(output.code == Some(0) && output.stderr.contains(&format!("{}: machine {} is stopped", minion.name, minion.name)), "{output:?}");
+    ensure!(
+        output.code == Some(0) && output.stderr.contains(&format!("{}: machine {} is stopped", minion.name, minion.name)),
+        "{output:?}"
+    );
     Ok(())
 }

@@ -2,6 +2,8 @@
 //!
 //! The server is a process of this test's, with keys of its own, on a port of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

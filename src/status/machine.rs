@@ -169,10 +169,10 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
     // The properties of a unit end with an empty line, and those of the last with the next kind of line.
     for line in text.lines() {
         let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
-        if kind != "unit" || rest.is_empty() {
-            if let Some(unit) = unit(&std::mem::take(&mut block), clock) {
-                found.insert(unit.name.clone(), unit);
-            }
+        if (kind != "unit" || rest.is_empty())
+            && let Some(unit) = unit(&std::mem::take(&mut block), clock)
+        {
+            found.insert(unit.name.clone(), unit);
         }
         let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
         match kind {

@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: a cluster that is always taken down again, its API, and named checks.
 
 // Not every test program uses everything in here.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::print_stderr)]
 
 pub mod api;
 pub mod checks;
