@@ -91,6 +91,15 @@ impl World {
             .unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let text = text.replace(&self.dir.path().display().to_string(), "HOME");
+        // Notes begin with the time since the start.
+        let timeless = |line: &str| {
+            if line.starts_with('[') && line.contains("s] ") {
+                line.split_once("s] ").unwrap().1.to_owned()
+            } else {
+                line.to_owned()
+            }
+        };
+        let text = text.lines().map(timeless).collect::<Vec<_>>().join("\n");
         format!("{}\nexit {}", text.trim_end(), output.status.code().unwrap_or(-1))
     }
 }
@@ -103,7 +112,7 @@ fn without_a_cluster_each_says_so() {
     for line in ALL {
         assert_eq!(world.kup(line), "error: there is no cluster\n  next: kup up makes one\nexit 1", "{line}");
     }
-    assert_eq!(world.kup("get clusters"), "there is no cluster; kup up makes one\nexit 0");
+    assert_eq!(world.kup("get clusters"), "note    there is no cluster; kup up makes one\nexit 0");
     assert_eq!(world.kup("get clusters -o json"), "[]\nexit 0");
     assert!(!world.path("state").exists(), "looking makes nothing");
 }
@@ -113,10 +122,22 @@ fn among_several_each_asks_which() {
     let world = World::with(&[("one", "master-1", false), ("two", "master-1", false)]);
     for line in ALL {
         insta::allow_duplicates! {
-            insta::assert_snapshot!(world.kup(line), @"");
+            insta::assert_snapshot!(world.kup(line), @r"
+            error: there are several clusters; say which one is meant
+              because: one
+                       two
+              next: add --name, for example --name one
+              next: a config-default.yaml in the working directory names one too
+            exit 2
+            ");
         }
     }
-    insta::assert_snapshot!(world.kup("get clusters"), @"");
+    insta::assert_snapshot!(world.kup("get clusters"), @r"
+    NAME  PROVIDER  VERSION  MACHINES     CONTEXT
+    one   local     unknown  0/1 running  local_one
+    two   local     unknown  0/1 running  local_two
+    exit 0
+    ");
 }
 
 #[test]
@@ -126,19 +147,47 @@ fn a_cluster_that_is_not_there_is_answered_with_those_that_are() {
         let (command, rest) = line.split_once(" -- ").unwrap_or((line, ""));
         let rest = if rest.is_empty() { String::new() } else { format!(" -- {rest}") };
         insta::allow_duplicates! {
-            insta::assert_snapshot!(world.kup(&format!("{command} --name tow{rest}")), @"");
+            insta::assert_snapshot!(world.kup(&format!("{command} --name tow{rest}")), @r"
+            error: there is no cluster `tow` of the provider local
+              because: the clusters there are: one, two
+              next: did you mean --name two?
+              next: kup up makes one
+            exit 2
+            ");
         }
     }
-    insta::assert_snapshot!(world.kup("status --name ../../etc"), @"");
+    insta::assert_snapshot!(world.kup("status --name ../../etc"), @r"
+    error: flag --name: name: `../../etc` has the character `.`
+      next: use lower-case letters, digits and hyphens, for example `etc`
+    exit 2
+    ");
 }
 
 #[test]
 fn a_machine_that_is_not_there_is_answered_with_those_that_are() {
     let world = World::with(&[("one", "master-1", true), ("one", "minion-1", false)]);
     world.saved("one");
-    insta::assert_snapshot!(world.kup("ssh mastre-1"), @"");
-    insta::assert_snapshot!(world.kup("logs minion-2"), @"");
-    insta::assert_snapshot!(world.kup("ssh -- ls"), @"");
+    insta::assert_snapshot!(world.kup("ssh mastre-1"), @r"
+    error: cluster one has no machine `mastre-1`
+      because: its machines are master-1, minion-1
+      next: did you mean master-1?
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("logs minion-2"), @r"
+    error: cluster one has no machine `minion-2`
+      because: its machines are master-1, minion-1
+      next: did you mean minion-1?
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("ssh -- ls"), @r"
+    error: the following required arguments were not provided:
+      <NODE>
+
+    Usage: kup ssh <NODE> -- <CMD>...
+
+    For more information, try '--help'.
+    exit 2
+    ");
 }
 
 #[test]
@@ -149,7 +198,12 @@ fn a_cluster_made_elsewhere_is_named_so() {
         assert!(said.ends_with("exit 1"), "{line}: {said}");
         if !line.starts_with("ssh") {
             insta::allow_duplicates! {
-                insta::assert_snapshot!(said, @"");
+                insta::assert_snapshot!(said, @r"
+                error: nothing is known here of a cluster one of the provider local
+                  because: there is no HOME/state/kup/local/one/cluster.yaml
+                  next: kup get clusters lists the clusters there are; kup up makes one
+                exit 1
+                ");
             }
         }
     }
@@ -161,20 +215,94 @@ fn a_cluster_made_elsewhere_is_named_so() {
 fn stopped_machines_are_named_with_what_starts_them() {
     let world = World::with(&[("one", "master-1", false), ("one", "minion-1", false)]);
     world.saved("one");
-    insta::assert_snapshot!(world.kup("status"), @"");
-    insta::assert_snapshot!(world.kup("ssh minion-1"), @"");
-    insta::assert_snapshot!(world.kup("logs minion-1"), @"");
-    insta::assert_snapshot!(world.kup("get nodes"), @"");
+    insta::assert_snapshot!(world.kup("status"), @r"
+    Cluster one (local, Kubernetes 1.37.1) is not well.
+
+    MACHINE   ADDRESS    UNITS    NODE     DISK  CERTIFICATES UNTIL
+    master-1  192.0.2.1  stopped  unknown  -     -
+    minion-1  192.0.2.2  stopped  unknown  -     -
+
+    kup-hosts 0/2, kup-host 0/2, containerd 0/2, etcd 0/1, kube-apiserver 0/1,
+    kube-controller-manager 0/1, kube-scheduler 0/1, kubelet 0/2, flanneld 0/2,
+    kube-proxy 0/2, API 0/1, nodes 0/2
+
+    ✗ machine one-master-1 is stopped
+      next: `kup up --name one` starts it
+
+    ✗ machine one-minion-1 is stopped
+      next: `kup up --name one` starts it
+
+    ✗ the API can't be asked: no master runs
+      next: `kup up --name one` starts it
+    error: cluster one is not well
+      because: machine one-master-1 is stopped
+               machine one-minion-1 is stopped
+               the API can't be asked: no master runs
+    exit 3
+    ");
+    insta::assert_snapshot!(world.kup("ssh minion-1"), @r"
+    error: machine one-minion-1 is stopped
+      next: `kup up --name one` starts it
+    exit 1
+    ");
+    insta::assert_snapshot!(world.kup("logs minion-1"), @r"
+    minion-1/console: machine one-minion-1 is stopped
+    minion-1/console: container one-minion-1: exited, exit code 137
+    minion-1/console: the last words of one-minion-1
+    error: minion-1 could not be asked for its journals
+      next: kup status shows every part
+    exit 1
+    ");
+    insta::assert_snapshot!(world.kup("get nodes"), @r"
+    NAME          ROLE    ADDRESS    MACHINE  NODE     VERSION
+    one-master-1  master  192.0.2.1  stopped  unknown  -
+    one-minion-1  minion  192.0.2.2  stopped  unknown  -
+    warning the API can't be asked: no master runs
+    exit 0
+    ");
 }
 
 #[test]
 fn flags_are_checked_before_anything_is_asked() {
     let world = World::with(&[]);
-    insta::assert_snapshot!(world.kup("logs --since yesterday"), @"");
-    insta::assert_snapshot!(world.kup("logs --unit a;reboot"), @"");
-    insta::assert_snapshot!(world.kup("logs --unit kubelet --archive x.tgz"), @"");
-    insta::assert_snapshot!(world.kup("kubeconfig --merge --print"), @"");
-    insta::assert_snapshot!(world.kup("get pods"), @"");
+    insta::assert_snapshot!(world.kup("logs --since yesterday"), @r"
+    error: invalid value 'yesterday' for '--since <TIME>': write a number and s, m, h or d, like 90s, 30m, 2h or 7d
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("logs --unit a;reboot"), @r"
+    error: invalid value 'a;reboot' for '--unit <UNIT>': that is no unit's name; write it like kubelet or kubelet.service
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("logs --unit kubelet --archive x.tgz"), @r"
+    error: the argument '--unit <UNIT>' cannot be used with '--archive <FILE>'
+
+    Usage: kup logs --unit <UNIT> [NODES]...
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("kubeconfig --merge --print"), @r"
+    error: the argument '--merge' cannot be used with '--print'
+
+    Usage: kup kubeconfig --merge
+
+    For more information, try '--help'.
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("get pods"), @r"
+    error: unrecognized subcommand 'pods'
+
+      tip: a similar subcommand exists: 'nodes'
+
+    Usage: kup get [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    exit 2
+    ");
 }
 
 #[test]
@@ -182,7 +310,12 @@ fn an_archive_replaces_nothing_unasked() {
     let world = World::with(&[("one", "master-1", false)]);
     world.saved("one");
     fs::write(world.path("x.tgz"), "mine").unwrap();
-    insta::assert_snapshot!(world.kup("logs --archive x.tgz"), @"");
+    insta::assert_snapshot!(world.kup("logs --archive x.tgz"), @r"
+    error: cannot write x.tgz
+      because: it exists already
+      next: name another file, or replace it with --force
+    exit 2
+    ");
     assert_eq!(fs::read_to_string(world.path("x.tgz")).unwrap(), "mine");
     assert!(world.kup("logs --archive x.tgz --force").ends_with("exit 0"));
     assert_eq!(fs::metadata(world.path("x.tgz")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -194,7 +327,12 @@ fn a_missing_ssh_is_named_with_its_package() {
     let world = World::with(&[("one", "master-1", true), ("two", "master-1", true)]);
     world.saved("two");
     // A full name says which of several clusters is meant.
-    insta::assert_snapshot!(world.kup("ssh two-master-1 -- true"), @"");
+    insta::assert_snapshot!(world.kup("ssh two-master-1 -- true"), @r"
+    error: cannot run ssh
+      because: No such file or directory (os error 2)
+      next: it is in the package openssh-client: apt install openssh-client
+    exit 1
+    ");
     let known = world.path("state/kup/local/two/ssh_known_hosts");
     assert_eq!(fs::read_to_string(known).unwrap(), "two-master-1 ssh-ed25519 AAAA\n");
 }
@@ -203,5 +341,9 @@ fn a_missing_ssh_is_named_with_its_package() {
 fn a_missing_bundle_is_named_with_what_gets_it() {
     let world = World::with(&[("one", "master-1", true)]);
     world.saved("one");
-    insta::assert_snapshot!(world.kup("kubectl get nodes"), @"");
+    insta::assert_snapshot!(world.kup("kubectl get nodes"), @r"
+    error: the bundle of Kubernetes 1.37.1, which holds its kubectl, is not in the cache
+      next: `kup bundle build --version 1.37.1` or `kup bundle fetch --version 1.37.1` gets it
+    exit 1
+    ");
 }

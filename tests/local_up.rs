@@ -179,7 +179,7 @@ async fn a_corrupt_bundle_runs_nothing() -> Check {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&victim, bytes)?;
-    let up = run(home.command(&["up", "--name", name]).env("XDG_CACHE_HOME", &cache), None).await?;
+    let up = run(home.command(&["up", "--name", name, "--minions", "0"]).env("XDG_CACHE_HOME", &cache), None).await?;
     assert_eq!(up.code, Some(1), "{}", up.stderr);
     for part in ["kube-scheduler", "sha256", "kup bundle"] {
         assert!(up.stderr.contains(part), "the error says `{part}`: {}", up.stderr);
