@@ -45,8 +45,8 @@ pub enum Usage {
 pub struct Leaf {
     /// CN: the user name, where Kubernetes reads one.
     pub common_name: String,
-    /// O: the groups, where Kubernetes reads them.
-    pub organizations: Vec<String>,
+    /// O: the group, where Kubernetes reads one.
+    pub organization: Option<String>,
     /// DNS names it is valid for.
     pub dns: Vec<String>,
     /// Addresses it is valid for.
@@ -56,11 +56,11 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// A client certificate: a user name and its groups.
-    pub fn client(common_name: impl Into<String>, organizations: &[&str]) -> Leaf {
+    /// A client certificate: a user name and its group, if it has one.
+    pub fn client(common_name: impl Into<String>, organization: Option<&str>) -> Leaf {
         Leaf {
             common_name: common_name.into(),
-            organizations: organizations.iter().map(|o| (*o).to_owned()).collect(),
+            organization: organization.map(str::to_owned),
             dns: Vec::new(),
             ips: Vec::new(),
             usage: Usage::Client,
@@ -69,7 +69,7 @@ impl Leaf {
 
     /// A server certificate for these names and addresses.
     pub fn server(common_name: impl Into<String>, dns: Vec<String>, ips: Vec<IpAddr>) -> Leaf {
-        Leaf { common_name: common_name.into(), organizations: Vec::new(), dns, ips, usage: Usage::Server }
+        Leaf { common_name: common_name.into(), organization: None, dns, ips, usage: Usage::Server }
     }
 }
 
@@ -86,7 +86,7 @@ impl Authority {
         let what = || format!("cannot make the certificate authority {common_name}");
         let key = KeyPair::generate().with_context(what)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(common_name, &[]);
+        params.distinguished_name = name(common_name, None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let now = OffsetDateTime::now_utc();
@@ -109,8 +109,7 @@ impl Authority {
         let what = || format!("cannot issue the certificate of {}", leaf.common_name);
         let key = KeyPair::generate().with_context(what)?;
         let mut params = CertificateParams::default();
-        let organizations: Vec<&str> = leaf.organizations.iter().map(String::as_str).collect();
-        params.distinguished_name = name(&leaf.common_name, &organizations);
+        params.distinguished_name = name(&leaf.common_name, leaf.organization.as_deref());
         for dns in &leaf.dns {
             params.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into().with_context(what)?));
         }
@@ -130,11 +129,10 @@ impl Authority {
     }
 }
 
-fn name(common_name: &str, organizations: &[&str]) -> DistinguishedName {
+fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    // rcgen keeps one value per type; a second organization would replace the first, so they are never more than one here.
-    if let Some(organization) = organizations.first() {
-        name.push(DnType::OrganizationName, *organization);
+    if let Some(organization) = organization {
+        name.push(DnType::OrganizationName, organization);
     }
     name.push(DnType::CommonName, common_name);
     name

@@ -54,28 +54,28 @@ pub fn master(pki: &Pki, cluster: &Cluster, topology: &Topology, me: &Peer) -> R
     Ok(MasterCerts {
         api_server: issue("apiserver", api_server(cluster, topology))?,
         // kubeadm's group for this login; the built-in `system:masters` would do more than is needed.
-        api_server_kubelet_client: issue("apiserver-kubelet-client", Leaf::client("kup:apiserver-kubelet-client", &[]))?,
-        api_server_etcd_client: etcd("apiserver-etcd-client", Leaf::client("kube-apiserver-etcd-client", &[]))?,
+        api_server_kubelet_client: issue("apiserver-kubelet-client", Leaf::client("kup:apiserver-kubelet-client", None))?,
+        api_server_etcd_client: etcd("apiserver-etcd-client", Leaf::client("kube-apiserver-etcd-client", None))?,
         front_proxy_client: pki.leaf(
             &pki.front_proxy,
             &me.name,
             "front-proxy-client",
-            &Leaf::client("front-proxy-client", &[]),
+            &Leaf::client("front-proxy-client", None),
         )?,
         etcd_server: etcd("etcd-server", both(own(local.clone())))?,
         etcd_peer: etcd("etcd-peer", both(own(local.clone())))?,
-        controller_manager: issue("controller-manager", Leaf::client("system:kube-controller-manager", &[]))?,
+        controller_manager: issue("controller-manager", Leaf::client("system:kube-controller-manager", None))?,
         controller_manager_server: issue("controller-manager-server", own(local.clone()))?,
-        scheduler: issue("scheduler", Leaf::client("system:kube-scheduler", &[]))?,
+        scheduler: issue("scheduler", Leaf::client("system:kube-scheduler", None))?,
         scheduler_server: issue("scheduler-server", own(local))?,
     })
 }
 
 /// The certificates of one node.
 pub fn node(pki: &Pki, me: &Peer) -> Result<NodeCerts> {
-    let client = Leaf::client(format!("system:node:{}", me.name), &["system:nodes"]);
+    let client = Leaf::client(format!("system:node:{}", me.name), Some("system:nodes"));
     let server = Leaf {
-        organizations: vec!["system:nodes".to_owned()],
+        organization: Some("system:nodes".to_owned()),
         ..Leaf::server(format!("system:node:{}", me.name), vec![me.name.clone()], vec![me.address.into()])
     };
     Ok(NodeCerts {
@@ -86,13 +86,13 @@ pub fn node(pki: &Pki, me: &Peer) -> Result<NodeCerts> {
 
 /// The login that `up` writes into the user's kubeconfig.
 pub fn admin(pki: &Pki) -> Result<Pair> {
-    pki.leaf(&pki.cluster, "cluster", "admin", &Leaf::client("kup-admin", &[ADMIN_GROUP]))
+    pki.leaf(&pki.cluster, "cluster", "admin", &Leaf::client("kup-admin", Some(ADMIN_GROUP)))
 }
 
 /// The login by which kup itself makes the first bindings. Lives in memory only and ends within the hour: nothing else in the
 /// cluster has `system:masters`.
 pub fn bootstrapper(pki: &Pki) -> Result<Pair> {
-    pki.cluster.issue(&Leaf::client("kup-bootstrap", &["system:masters"]), time::Duration::hours(1))
+    pki.cluster.issue(&Leaf::client("kup-bootstrap", Some("system:masters")), time::Duration::hours(1))
 }
 
 fn api_server(cluster: &Cluster, topology: &Topology) -> Leaf {

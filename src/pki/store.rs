@@ -143,3 +143,83 @@ fn write_pair(dir: &Path, name: &str, pair: &Pair) -> Result<()> {
     write_atomic(&dir.join(format!("{name}.key")), pair.key.as_bytes(), 0o600)?;
     write_atomic(&dir.join(format!("{name}.crt")), pair.cert.as_bytes(), 0o600)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use x509_parser::pem::Pem;
+
+    use super::super::Usage;
+    use super::*;
+
+    fn server(ips: &[&str]) -> Leaf {
+        Leaf::server("kube-apiserver", vec!["api.kup.internal".into()], ips.iter().map(|ip| ip.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn what_fits_is_used_again_and_what_changed_is_issued_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("pki");
+        let first = Pki::open(&dir).unwrap();
+        let pair = first.leaf(&first.cluster, "m", "apiserver", &server(&["10.0.0.1"])).unwrap();
+        let again = Pki::open(&dir).unwrap();
+        assert_eq!(again.cluster.pair, first.cluster.pair, "an authority is made once");
+        assert_eq!(again.service_account, first.service_account);
+        assert_eq!(again.encryption_key, first.encryption_key);
+        assert_eq!(again.leaf(&again.cluster, "m", "apiserver", &server(&["10.0.0.1"])).unwrap(), pair);
+        // Another address, another authority, or a record that is gone: a new certificate.
+        let more = again.leaf(&again.cluster, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap();
+        assert_ne!(more, pair);
+        assert_ne!(again.leaf(&again.etcd, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap(), more);
+        let kept = again.leaf(&again.etcd, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap();
+        fs::remove_file(dir.join("issued/m/apiserver.json")).unwrap();
+        assert_ne!(again.leaf(&again.etcd, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap(), kept);
+    }
+
+    #[test]
+    fn a_leaf_that_ends_soon_is_issued_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(&dir.path().join("pki")).unwrap();
+        let pair = pki.leaf(&pki.cluster, "m", "x", &server(&[])).unwrap();
+        let path = dir.path().join("pki/issued/m/x.json");
+        let soon = (OffsetDateTime::now_utc() + RENEW_BEFORE).unix_timestamp() - 60;
+        let mut record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        record["not_after"] = soon.into();
+        fs::write(&path, record.to_string()).unwrap();
+        assert_ne!(pki.leaf(&pki.cluster, "m", "x", &server(&[])).unwrap(), pair);
+    }
+
+    #[test]
+    fn certificates_say_what_was_asked_and_chain_to_their_authority() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(&dir.path().join("pki")).unwrap();
+        let leaf = Leaf { usage: Usage::Both, organization: Some("system:nodes".into()), ..server(&["10.0.0.1"]) };
+        let pair = pki.leaf(&pki.cluster, "m", "x", &leaf).unwrap();
+        let pem = |text: &str| Pem::iter_from_buffer(text.as_bytes()).next().unwrap().unwrap();
+        let (cert, authority) = (pem(&pair.cert), pem(&pki.cluster.pair.cert));
+        let (cert, authority) = (cert.parse_x509().unwrap(), authority.parse_x509().unwrap());
+        assert_eq!(cert.subject().to_string(), "O=system:nodes, CN=kube-apiserver");
+        assert!(authority.is_ca() && !cert.is_ca());
+        assert_eq!(cert.issuer(), authority.subject());
+        let names = cert.subject_alternative_name().unwrap().unwrap().value.general_names.len();
+        assert_eq!(names, 2);
+        let usage = cert.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && usage.server_auth);
+        assert!(cert.validity().is_valid());
+    }
+
+    #[test]
+    fn nobody_else_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("pki");
+        let pki = Pki::open(&dir).unwrap();
+        pki.leaf(&pki.cluster, "m", "x", &server(&[])).unwrap();
+        for entry in [dir.clone(), dir.join("issued"), dir.join("issued/m")] {
+            assert_eq!(fs::metadata(&entry).unwrap().permissions().mode() & 0o777, 0o700, "{}", entry.display());
+            for file in fs::read_dir(&entry).unwrap().map(|f| f.unwrap().path()).filter(|p| p.is_file()) {
+                assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+            }
+        }
+    }
+}

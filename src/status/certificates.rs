@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn days_are_counted_to_the_end_and_below_it() -> Result<()> {
         let authority = Authority::generate("ca")?;
-        let pair = authority.issue(&Leaf::client("someone", &["a group"]), Duration::days(10))?;
+        let pair = authority.issue(&Leaf::client("someone", Some("a group")), Duration::days(10))?;
         let now = OffsetDateTime::now_utc();
         let left = |after: Duration| read("x.crt", &pair.cert, now + after).map(|c| (c[0].days_left, c[0].begun));
         assert_eq!(left(Duration::minutes(5))?, (9, true));
