@@ -181,7 +181,9 @@ mod tests {
     fn journal_entries_are_read_whatever_they_are_made_of() {
         let of = |text: &str| entry("m", text).map(|l| (l.time(), l.unit, l.message));
         assert_eq!(
-            of(r#"{"__REALTIME_TIMESTAMP":"1795226992123456","_SYSTEMD_UNIT":"init.scope","UNIT":"etcd.service","MESSAGE":"Started"}"#),
+            of(
+                r#"{"__REALTIME_TIMESTAMP":"1795226992123456","_SYSTEMD_UNIT":"init.scope","UNIT":"etcd.service","MESSAGE":"Started"}"#
+            ),
             Some(("2026-11-21T02:09:52.123Z".into(), "etcd".into(), "Started".into()))
         );
         assert_eq!(

@@ -24,7 +24,8 @@ pub async fn surplus(
     access: &Access,
     report: &Report,
 ) -> Result<()> {
-    let surplus: Vec<&str> = plan.iter().filter(|a| a.verb == Verb::Delete && a.kind == "machine").map(|a| a.name.as_str()).collect();
+    let surplus: Vec<&str> =
+        plan.iter().filter(|a| a.verb == Verb::Delete && a.kind == "machine").map(|a| a.name.as_str()).collect();
     if surplus.is_empty() {
         return Ok(());
     }

@@ -159,7 +159,14 @@ mod tests {
             },
             running: true,
         };
-        (id, vec![machine("a-b-master-1", Role::Master), machine("a-b-minion-1", Role::Minion), machine("a-b-minion-10", Role::Minion)])
+        (
+            id,
+            vec![
+                machine("a-b-master-1", Role::Master),
+                machine("a-b-minion-1", Role::Minion),
+                machine("a-b-minion-10", Role::Minion),
+            ],
+        )
     }
 
     #[test]

@@ -94,7 +94,9 @@ impl Status {
             }
             match tokio::time::timeout(MACHINE, machine::ask(found, &standing.login)).await {
                 Ok(Ok(status)) => status,
-                Ok(Err(e)) => MachineStatus::silent(found, Some(std::iter::once(e.what).chain(e.why).collect::<Vec<_>>().join(": "))),
+                Ok(Err(e)) => {
+                    MachineStatus::silent(found, Some(std::iter::once(e.what).chain(e.why).collect::<Vec<_>>().join(": ")))
+                }
                 Err(_) => MachineStatus::silent(found, Some(format!("it did not say within {} s how it is", MACHINE.as_secs()))),
             }
         });

@@ -22,7 +22,10 @@ pub fn render(path: &str, values: impl Serialize) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_syntax(
-        SyntaxConfig::builder().keep_trailing_newline(true).build().with_context(|| format!("cannot set up the template {path}"))?,
+        SyntaxConfig::builder()
+            .keep_trailing_newline(true)
+            .build()
+            .with_context(|| format!("cannot set up the template {path}"))?,
     );
     environment.render_str(text(path)?, Serde(values)).with_context(|| format!("cannot fill in the template {path}"))
 }
@@ -30,7 +33,8 @@ pub fn render(path: &str, values: impl Serialize) -> Result<String> {
 /// The YAML documents of all files in an add-on's folder, by file name, filled in.
 pub fn addon(name: &str, values: impl Serialize) -> Result<Vec<String>> {
     let folder = format!("addons/{name}");
-    let dir = TEMPLATES.get_dir(&folder).ok_or_else(|| Error::new(format!("the add-on {name} is not part of this build of kup")))?;
+    let dir =
+        TEMPLATES.get_dir(&folder).ok_or_else(|| Error::new(format!("the add-on {name} is not part of this build of kup")))?;
     let mut files: Vec<_> = dir.files().filter_map(|f| f.path().to_str()).collect();
     files.sort_unstable();
     files.into_iter().map(|path| render(path, &values)).collect()

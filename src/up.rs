@@ -79,14 +79,18 @@ impl Up {
         let id = self.id();
         let _lock = Lock::take(&state::cluster_dir(&id)?, &self.command)?;
         provider.preflight(&self.cluster).await?;
-        let bundle = Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
+        let bundle =
+            Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
         let provider = provider.with_bundle(&bundle.dir);
         saved::save(&id, &self.cluster)?;
 
         let (sender, machines) = mpsc::unbounded_channel();
         let (complete, steps) = self.steps();
         let work = async {
-            tokio::try_join!(provider.provision(&self.cluster, report, sender), self.bootstrap(&id, bundle.clone(), steps, machines, report))
+            tokio::try_join!(
+                provider.provision(&self.cluster, report, sender),
+                self.bootstrap(&id, bundle.clone(), steps, machines, report)
+            )
         };
         let ((), changed) = work.await.map_err(|e| self.resumable(e))?;
         if !complete {

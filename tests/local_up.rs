@@ -78,7 +78,8 @@ async fn up_goes_on_from_anywhere_and_down_leaves_nothing() -> Check {
     assert_eq!(active.lines().collect::<Vec<_>>(), ["active", "inactive"]);
 
     // Killed at some moment of the rest: the next up finishes. Its lock is a dead process's and does not stand in the way.
-    let mut child = home.command(&["up", "--name", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let mut child =
+        home.command(&["up", "--name", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     child.kill().await?;
 
@@ -98,7 +99,11 @@ async fn up_goes_on_from_anywhere_and_down_leaves_nothing() -> Check {
     home.kup(&["up", "--name", name]).await?.ok("kup up after the failure")?;
 
     // No minions: the master runs everything.
-    let pods = kubectl(&home, &["get", "pods", "-n", "kube-system", "-o", "jsonpath={.items[*].status.phase} {.items[*].spec.nodeName}"]).await?;
+    let pods = kubectl(
+        &home,
+        &["get", "pods", "-n", "kube-system", "-o", "jsonpath={.items[*].status.phase} {.items[*].spec.nodeName}"],
+    )
+    .await?;
     assert_eq!(pods, format!("Running Running {master} {master}"));
 
     // Again: nothing restarts, no file is written.
@@ -138,7 +143,10 @@ async fn the_bundle_is_sent_and_clusters_stand_side_by_side() -> Check {
     sent?.ok("kup up --until bundle")?;
     side?.ok("kup up beside it")?;
     let machine = format!("{one}-master-1");
-    let checked = on(&machine, "cd /opt/kup/bundle && sha256sum -c SHA256SUMS && bin/kubelet --version && mount | grep -c /opt/kup").await.stdout;
+    let checked =
+        on(&machine, "cd /opt/kup/bundle && sha256sum -c SHA256SUMS && bin/kubelet --version && mount | grep -c /opt/kup")
+            .await
+            .stdout;
     assert!(checked.contains("bin/kube-apiserver: OK") && checked.contains("Kubernetes v1."), "{checked}");
     assert!(checked.trim_end().ends_with('0'), "nothing is mounted there: {checked}");
     // Spoiled on the way is noticed by what is there, not by what was believed.

@@ -74,7 +74,10 @@ async fn the_tour_runs_as_it_stands() -> Check {
         let said = format!("$ {}\n{}{}", stop.command, output.stdout, output.stderr);
         assert_eq!(output.code, Some(0), "{said}");
         for expected in &stop.expected {
-            assert!(output.stdout.lines().chain(output.stderr.lines()).any(|l| fits(expected, l)), "no line like `{expected}`:\n{said}");
+            assert!(
+                output.stdout.lines().chain(output.stderr.lines()).any(|l| fits(expected, l)),
+                "no line like `{expected}`:\n{said}"
+            );
         }
     }
     Ok(())

@@ -60,7 +60,14 @@ impl Server {
         write(&at("config"), &config);
         fs::create_dir_all("/run/sshd").unwrap();
         let log = fs::File::create(at("log")).unwrap();
-        let child = Command::new("/usr/sbin/sshd").arg("-D").arg("-e").arg("-f").arg(at("config")).stdin(Stdio::null()).stderr(log).spawn();
+        let child = Command::new("/usr/sbin/sshd")
+            .arg("-D")
+            .arg("-e")
+            .arg("-f")
+            .arg(at("config"))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn();
         let child = child.expect("sshd starts (Debian's openssh-server)");
         let server = Server { child, dir, port, host_key, login: LoginKey::new(login_pem.as_str()) };
         let until = Instant::now() + SOON;
@@ -160,7 +167,11 @@ async fn one_long_stream_arrives_whole_beside_openssh() {
     let begun = Instant::now();
     let file = path.clone();
     let output = ssh
-        .exec_reading("sha256sum", move || Ok(Box::new(fs::File::open(file).unwrap()) as Box<dyn Read + Send>), Duration::from_secs(120))
+        .exec_reading(
+            "sha256sum",
+            move || Ok(Box::new(fs::File::open(file).unwrap()) as Box<dyn Read + Send>),
+            Duration::from_secs(120),
+        )
         .await
         .unwrap();
     let ours = begun.elapsed().as_secs_f64();

@@ -43,7 +43,9 @@ impl ApiClient {
         let server = format!("https://{address}:{API_PORT}");
         let mut config = Config::new(server.parse().context(what)?);
         config.connect_timeout = Some(CONNECT);
-        let blocks = x509_parser::pem::Pem::iter_from_buffer(ca_pem.as_bytes()).collect::<std::result::Result<Vec<_>, _>>().context(what)?;
+        let blocks = x509_parser::pem::Pem::iter_from_buffer(ca_pem.as_bytes())
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .context(what)?;
         config.root_cert = Some(blocks.into_iter().map(|pem| pem.contents).collect());
         let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
         config.auth_info = serde_json::from_value(serde_json::json!({
@@ -69,7 +71,9 @@ impl ApiClient {
                 Err(_) => "no answer".to_owned(),
             };
             if Instant::now() >= until {
-                return Err(Error::new(format!("{}/readyz did not become ok within {} s", self.server, deadline.as_secs())).why(last));
+                return Err(
+                    Error::new(format!("{}/readyz did not become ok within {} s", self.server, deadline.as_secs())).why(last)
+                );
             }
             tokio::time::sleep(POLL).await;
         }
@@ -140,7 +144,9 @@ async fn follow(api: &Api<Node>, sender: &watch::Sender<Nodes>) -> kube::Result<
                     sender.send_modify(|nodes| drop(nodes.insert(name, node)));
                 }
             }
-            WatchEvent::Deleted(node) => sender.send_modify(|nodes| drop(node.metadata.name.and_then(|name| nodes.remove(&name)))),
+            WatchEvent::Deleted(node) => {
+                sender.send_modify(|nodes| drop(node.metadata.name.and_then(|name| nodes.remove(&name))))
+            }
             WatchEvent::Bookmark(_) => {}
             WatchEvent::Error(_) => return Ok(()),
         }
@@ -191,7 +197,10 @@ mod tests {
 
     #[test]
     fn only_failing_checks_are_shown() {
-        assert_eq!(unready("[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed"), "[-]etcd failed: reason withheld");
+        assert_eq!(
+            unready("[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed"),
+            "[-]etcd failed: reason withheld"
+        );
         assert_eq!(unready("connection refused"), "connection refused");
     }
 }

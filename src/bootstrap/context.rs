@@ -75,7 +75,14 @@ impl Host {
 
 impl Context {
     /// For one run.
-    pub fn new(cluster: Cluster, images: Images, bundle: Arc<crate::bundle::Bundle>, pki: Pki, login: LoginKey, report: Report) -> Context {
+    pub fn new(
+        cluster: Cluster,
+        images: Images,
+        bundle: Arc<crate::bundle::Bundle>,
+        pki: Pki,
+        login: LoginKey,
+        report: Report,
+    ) -> Context {
         Context {
             cluster,
             images,

@@ -27,7 +27,9 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let mut nodes = context.nodes().await?;
     let word = units::start(host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
-    let has_label = |nodes: &Nodes| nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))));
+    let has_label = |nodes: &Nodes| {
+        nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))))
+    };
     let registered = tokio::time::timeout(DEADLINE, nodes.wait_for(|nodes| nodes.contains_key(name))).await;
     let Some(labelled) = registered.ok().and_then(std::result::Result::ok).and_then(|nodes| has_label(&nodes)) else {
         let error = Error::new(format!("{name} did not register as a Node within {} s", DEADLINE.as_secs()));
@@ -50,6 +52,8 @@ const fn label(role: Role) -> &'static str {
 async fn label_node(context: &Context, name: &str, role: Role) -> Result<()> {
     let api: Api<Node> = Api::all(context.api().await?.client());
     let patch = serde_json::json!({ "metadata": { "labels": { label(role): "" } } });
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.with_context(|| format!("cannot label the Node {name}"))?;
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .with_context(|| format!("cannot label the Node {name}"))?;
     Ok(())
 }

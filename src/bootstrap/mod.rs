@@ -53,7 +53,12 @@ mod tests {
                 let earlier = STEPS.iter().take(i).find(|s| s.name == after.step());
                 let earlier = earlier.unwrap_or_else(|| panic!("{} needs {}, which is not before it", step.name, after.step()));
                 if let After::Same(_) = after {
-                    assert!(step.on != On::Cluster, "{} runs once, so it has no machine to share with {}", step.name, earlier.name);
+                    assert!(
+                        step.on != On::Cluster,
+                        "{} runs once, so it has no machine to share with {}",
+                        step.name,
+                        earlier.name
+                    );
                     assert!(
                         earlier.on == On::Machines || earlier.on == step.on,
                         "{} does not run on every machine of {}",

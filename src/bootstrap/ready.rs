@@ -33,8 +33,11 @@ async fn run(context: &Context, span: &Span) -> Result<String> {
     tokio::try_join!(nodes_ready(context, span, until), dns_available(context, until))?;
     let hosts = context.hosts();
     span.waiting("DNS to answer on every node");
-    let from_pods =
-        futures::future::try_join_all(hosts.iter().map(|host| dns_answers(context, host.clone(), until))).await?.into_iter().filter(|p| *p).count();
+    let from_pods = futures::future::try_join_all(hosts.iter().map(|host| dns_answers(context, host.clone(), until)))
+        .await?
+        .into_iter()
+        .filter(|p| *p)
+        .count();
     Ok(format!("{} nodes, DNS answers ({from_pods} from pods)", hosts.len()))
 }
 
@@ -83,7 +86,12 @@ async fn dns_available(context: &Context, until: Instant) -> Result<()> {
         }
         if Instant::now() >= until {
             let conditions = status.conditions.unwrap_or_default();
-            let why = conditions.iter().filter(|c| c.status.as_deref() != Some("True")).filter_map(|c| c.message.clone()).collect::<Vec<_>>().join("\n");
+            let why = conditions
+                .iter()
+                .filter(|c| c.status.as_deref() != Some("True"))
+                .filter_map(|c| c.message.clone())
+                .collect::<Vec<_>>()
+                .join("\n");
             return Err(Error::new(format!("{} of {wanted} replicas of CoreDNS are ready", status.ready_replicas.unwrap_or(0)))
                 .why(if why.is_empty() { "its Deployment names no reason".to_owned() } else { why })
                 .hint("kup kubectl -- -n kube-system describe pods -l k8s-app=kube-dns"));

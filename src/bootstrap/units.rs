@@ -22,7 +22,8 @@ pub async fn start(host: &Host, units: &[&str]) -> Result<String> {
     let command = format!("sh -s -- {}", units.join(" "));
     let output = ssh.exec(&command, templates::text("node/units.sh")?, START).await?;
     if output.status == 0
-        && let Some(changed) = output.text().lines().rev().find_map(|l| l.strip_prefix("changed:").map(str::trim).map(str::to_owned))
+        && let Some(changed) =
+            output.text().lines().rev().find_map(|l| l.strip_prefix("changed:").map(str::trim).map(str::to_owned))
     {
         if changed.is_empty() {
             return Ok("already running".into());
@@ -30,13 +31,18 @@ pub async fn start(host: &Host, units: &[&str]) -> Result<String> {
         host.mark_changed();
         return Ok("started".into());
     }
-    let mut error = Error::new(format!("{} did not start on {}", units.join(", "), host.machine.name)).why(last_lines(&output.stderr, 5));
+    let mut error =
+        Error::new(format!("{} did not start on {}", units.join(", "), host.machine.name)).why(last_lines(&output.stderr, 5));
     for unit in units {
         if !is_active(ssh, unit).await {
             error = with_journal(error, ssh, unit).await;
         }
     }
-    Err(error.hint(format!("kup ssh {} -- journalctl -u {} shows more; kup up tries again", host.machine.name, units.join(" -u "))))
+    Err(error.hint(format!(
+        "kup ssh {} -- journalctl -u {} shows more; kup up tries again",
+        host.machine.name,
+        units.join(" -u ")
+    )))
 }
 
 async fn is_active(ssh: &Ssh, unit: &str) -> bool {

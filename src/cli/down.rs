@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::Ui;
 use super::target::TargetArgs;
-use crate::error::{Error, Kind, Result};
 use crate::down;
+use crate::error::{Error, Kind, Result};
 
 /// Remove every trace of a cluster
 ///
@@ -42,6 +42,10 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     if ui.json {
         return ui.result(&json!({ "removed": name, "things": things }));
     }
-    ui.print(if things == 0 { format!("There was nothing of a cluster {name}.") } else { format!("Nothing of cluster {name} is left.") });
+    ui.print(if things == 0 {
+        format!("There was nothing of a cluster {name}.")
+    } else {
+        format!("Nothing of cluster {name} is left.")
+    });
     Ok(())
 }

@@ -9,10 +9,10 @@ use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::Result;
 use crate::machine::Role;
 use crate::provider::{ClusterId, LocalProvider, Provider};
+use crate::saved;
 use crate::standing::{self, Standing};
 use crate::status::nodes;
 use crate::up::context_name;
-use crate::saved;
 
 /// List the clusters there are, or the machines of one
 #[derive(Debug, Clone, clap::Args)]

@@ -46,7 +46,9 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         None => args.target.require(&ui.report).await?,
     };
     if let Some(file) = args.archive.as_ref().filter(|f| !args.force && f.symlink_metadata().is_ok()) {
-        return Err(Error::usage(format!("cannot write {}", file.display())).why("it exists already").hint("name another file, or replace it with --force"));
+        return Err(Error::usage(format!("cannot write {}", file.display()))
+            .why("it exists already")
+            .hint("name another file, or replace it with --force"));
     }
     let standing = Standing::of(&target.id, &target.provider).await?;
     let machines = standing.chosen(&args.nodes)?;
@@ -56,14 +58,21 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
             ("status.txt".to_owned(), render(&status, true, false).into_bytes()),
             ("status.json".to_owned(), serde_json::to_vec_pretty(&status).context("cannot write the status as JSON")?),
         ];
-        let written = archive::write(file, &standing, &target.provider, &machines, args.since.as_ref(), extra, &ui.report).await?;
+        let written =
+            archive::write(file, &standing, &target.provider, &machines, args.since.as_ref(), extra, &ui.report).await?;
         for missing in &written.missing {
             ui.report.warn(format!("not in the archive: {missing}"));
         }
         if ui.json {
-            return ui.result(&json!({ "archive": file, "files": written.files, "bytes": written.bytes, "missing": written.missing }));
+            return ui
+                .result(&json!({ "archive": file, "files": written.files, "bytes": written.bytes, "missing": written.missing }));
         }
-        ui.print(format!("{}: {} files, {} KiB. Keys, tokens and Secrets are left out.", file.display(), written.files, written.bytes.div_ceil(1024)));
+        ui.print(format!(
+            "{}: {} files, {} KiB. Keys, tokens and Secrets are left out.",
+            file.display(),
+            written.files,
+            written.bytes.div_ceil(1024)
+        ));
         return Ok(());
     }
     let since = match args.since {
@@ -93,7 +102,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         [] => Ok(()),
         silent => {
             let names: Vec<&str> = silent.iter().map(|(machine, _)| standing.short(machine)).collect();
-            Err(Error::new(format!("{} could not be asked for its journals", names.join(", "))).hint("kup status shows every part"))
+            Err(Error::new(format!("{} could not be asked for its journals", names.join(", ")))
+                .hint("kup status shows every part"))
         }
     }
 }

@@ -32,7 +32,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let found = standing::find(&target.id, &target.provider).await?;
     let FoundMachine { machine, running } = standing::pick(&target.id, &found.machines, &args.node)?;
     if !running {
-        return Err(Error::new(format!("machine {} is stopped", machine.name)).hint(format!("`kup up --name {}` starts it", target.id.name)));
+        return Err(Error::new(format!("machine {} is stopped", machine.name))
+            .hint(format!("`kup up --name {}` starts it", target.id.name)));
     }
     let key = saved::login_key_path(&target.id, &saved::require(&target.id)?)?;
     // ssh reads it after kup is gone, so it isn't a temporary file; it goes with the cluster.
@@ -112,7 +113,9 @@ mod tests {
     #[test]
     fn only_the_pinned_key_counts() {
         let all = arguments(&[], true).join(" ");
-        for option in ["-F none", "StrictHostKeyChecking=yes", "HostKeyAlias=c-master-1", "GlobalKnownHostsFile=/dev/null", "/s/100%%/key"] {
+        for option in
+            ["-F none", "StrictHostKeyChecking=yes", "HostKeyAlias=c-master-1", "GlobalKnownHostsFile=/dev/null", "/s/100%%/key"]
+        {
             assert!(all.contains(option), "{option} in {all}");
         }
         assert!(all.contains("UserKnownHostsFile=\"/s/a b/known\""));

@@ -8,8 +8,8 @@ use super::Ui;
 use super::nodes::table;
 use super::target::TargetArgs;
 use crate::error::{Error, Kind, Result};
-use crate::standing::{Standing, short};
 use crate::provider::ClusterId;
+use crate::standing::{Standing, short};
 use crate::status::{MachineStatus, Severity, Status};
 
 /// Characters of a line of a journal that are shown.
@@ -50,7 +50,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 pub(super) fn render(status: &Status, wide: bool, colour: bool) -> String {
     let id = ClusterId { provider: status.provider, name: status.cluster.clone() };
     let word = if status.healthy { style("is well").green() } else { style("is not well").red() }.bold().force_styling(colour);
-    let mut text = format!("Cluster {} ({}, Kubernetes {}) {word}.\n\n", status.cluster, status.provider.as_str(), status.version);
+    let mut text =
+        format!("Cluster {} ({}, Kubernetes {}) {word}.\n\n", status.cluster, status.provider.as_str(), status.version);
     let rows = status.machines.iter().map(|m| machine_row(m, status, &id));
     let _ = writeln!(text, "{}\n", table(["MACHINE", "ADDRESS", "UNITS", "NODE", "DISK", "CERTIFICATES UNTIL"], rows));
     let components = status.components.iter().map(|c| format!("{} {}/{}", c.name, c.well, c.of));
@@ -112,7 +113,14 @@ fn units(status: &Status, id: &ClusterId) -> String {
                 Some(code) => code.to_string(),
             };
             let up = unit.up_seconds.filter(|_| unit.active == "active").map_or_else(|| "-".to_owned(), age);
-            [short(id, &machine.name).to_owned(), unit.name.clone(), format!("{} ({})", unit.active, unit.sub), health, up, unit.restarts.to_string()]
+            [
+                short(id, &machine.name).to_owned(),
+                unit.name.clone(),
+                format!("{} ({})", unit.active, unit.sub),
+                health,
+                up,
+                unit.restarts.to_string(),
+            ]
         })
     });
     table(["MACHINE", "UNIT", "STATE", "HEALTH", "UP FOR", "RESTARTS"], rows)
@@ -122,7 +130,12 @@ fn certificates(status: &Status, id: &ClusterId) -> String {
     let rows = status.machines.iter().flat_map(|machine| {
         machine.certificates.iter().map(|certificate| {
             let file = certificate.path.rsplit('/').next().unwrap_or_default();
-            [short(id, &machine.name).to_owned(), file.to_owned(), certificate.last_day().to_owned(), certificate.days_left.to_string()]
+            [
+                short(id, &machine.name).to_owned(),
+                file.to_owned(),
+                certificate.last_day().to_owned(),
+                certificate.days_left.to_string(),
+            ]
         })
     });
     table(["MACHINE", "CERTIFICATE", "UNTIL", "DAYS"], rows)

@@ -48,7 +48,10 @@ impl Args {
     async fn up(&self, ui: &Ui) -> Result<Up> {
         Ok(Up {
             cluster: cluster(&self.config, ui).await?,
-            until: self.until.as_deref().map(|name| STEPS.iter().position(|s| s.name == name).map_or(Until::Machines, Until::Step)),
+            until: self
+                .until
+                .as_deref()
+                .map(|name| STEPS.iter().position(|s| s.name == name).map_or(Until::Machines, Until::Step)),
             raise_limits: self.raise_limits,
             mirror: self.mirror.clone(),
             command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -105,7 +108,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         }
         Outcome::Ready { access, changed } => {
             if ui.json {
-                return ui.result(&json!({ "cluster": name, "server": access.server, "context": access.context, "changed": changed }));
+                return ui
+                    .result(&json!({ "cluster": name, "server": access.server, "context": access.context, "changed": changed }));
             }
             let word = if changed { "is ready" } else { "is ready, as before," };
             ui.print(format!(

@@ -77,7 +77,10 @@ pub async fn write(
     let mut files = extra;
     files.push(("README".into(), README.into()));
     files.push(("kup.txt".into(), format!("kup {}\n", env!("CARGO_PKG_VERSION")).into_bytes()));
-    files.push(("cluster.yaml".into(), std::fs::read(saved::config_path(&standing.id)?).context("cannot read the cluster's config")?));
+    files.push((
+        "cluster.yaml".into(),
+        std::fs::read(saved::config_path(&standing.id)?).context("cannot read the cluster's config")?,
+    ));
     let dir = state::cluster_dir(&standing.id)?;
     let (to, root) = (to.to_owned(), format!("{}-logs", standing.id.name));
     let work = tokio::task::spawn_blocking(move || pack(&to, &root, &Scrub::of(&dir)?, files, parts, objects));
@@ -193,7 +196,8 @@ impl<'a> Archive<'a> {
 /// Whether a path of a machine's part is plain, and of a kind that may be in there.
 fn allowed(path: &Path) -> bool {
     let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
-    let known = path == Path::new("end") || ["journal", "pods", "system", "etc", "run/flannel"].iter().any(|p| path.starts_with(p));
+    let known =
+        path == Path::new("end") || ["journal", "pods", "system", "etc", "run/flannel"].iter().any(|p| path.starts_with(p));
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let secret = name.ends_with(".key") || name.ends_with(".pem") || name.ends_with("kubeconfig") || name == "encryption.yaml";
     plain && known && !(secret && path.starts_with("etc"))
@@ -205,10 +209,26 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_for_is_taken_from_a_machine() {
-        for good in ["end", "journal/etcd.log", "pods/ns_name_uid/c/0.log", "etc/kup/kubelet.yaml", "etc/kup/pki/apiserver.crt", "run/flannel/subnet.env"] {
+        for good in [
+            "end",
+            "journal/etcd.log",
+            "pods/ns_name_uid/c/0.log",
+            "etc/kup/kubelet.yaml",
+            "etc/kup/pki/apiserver.crt",
+            "run/flannel/subnet.env",
+        ] {
             assert!(allowed(Path::new(good)), "{good}");
         }
-        for bad in ["/etc/passwd", "../x", "etc/../../x", "root/.ssh/id", "etc/kup/pki/apiserver.key", "etc/kup/node.kubeconfig", "etc/kup/encryption.yaml", "end/x"] {
+        for bad in [
+            "/etc/passwd",
+            "../x",
+            "etc/../../x",
+            "root/.ssh/id",
+            "etc/kup/pki/apiserver.key",
+            "etc/kup/node.kubeconfig",
+            "etc/kup/encryption.yaml",
+            "end/x",
+        ] {
             assert!(!allowed(Path::new(bad)), "{bad}");
         }
     }

@@ -69,10 +69,13 @@ pub(super) async fn gather(standing: &Standing) -> Gathered {
         let name = &m.machine.name;
         (format!("machines/{name}/kubelet-configz.yaml"), format!("/api/v1/nodes/{name}/proxy/configz"))
     });
-    let asked = lists.chain(kubelets).map(|(file, path)| {
-        let api = &api;
-        async move { yaml(api, &path).await.map(|text| (file, text.into_bytes())).map_err(|e| format!("{path}: {}", one_line(&e))) }
-    });
+    let asked =
+        lists.chain(kubelets).map(|(file, path)| {
+            let api = &api;
+            async move {
+                yaml(api, &path).await.map(|text| (file, text.into_bytes())).map_err(|e| format!("{path}: {}", one_line(&e)))
+            }
+        });
     for outcome in futures::future::join_all(asked).await {
         match outcome {
             Ok(file) => gathered.files.push(file),

@@ -140,7 +140,10 @@ mod tests {
         assert!(!cleaned(&logged).contains("MHcC") && cleaned(&logged).ends_with("F after"));
         assert_eq!(cleaned("x\n-----BEGIN PRIVATE KEY-----\nMHcCAQEE\nmore"), "x\n[left out: private key]");
         assert_eq!(cleaned("MHcCAQEE\n-----END PRIVATE KEY-----\nafter"), "[left out: private key]\nafter");
-        assert_eq!(cleaned("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"), "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----");
+        assert_eq!(
+            cleaned("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"),
+            "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+        );
     }
 
     #[test]
@@ -179,13 +182,22 @@ mod tests {
         let pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
         let scrub = Scrub::of(dir.path()).unwrap();
         let body = |pem: &str| pem.lines().filter(|l| !l.starts_with("-----")).collect::<String>();
-        for secret in [body(&pki.cluster.pair.key), body(&pki.service_account.private), pki.encryption_key.clone(), STANDARD.encode(&pki.etcd.pair.key)] {
+        for secret in [
+            body(&pki.cluster.pair.key),
+            body(&pki.service_account.private),
+            pki.encryption_key.clone(),
+            STANDARD.encode(&pki.etcd.pair.key),
+        ] {
             let left = String::from_utf8(scrub.clean(format!("x {secret} y").as_bytes())).unwrap();
             assert!(left.len() < 400 && !secret.lines().any(|l| left.contains(l)), "{left}");
         }
         // Many, since whether a key's public half is found in its certificate depends on how their lines fall.
         for n in 0..20 {
-            let pair = crate::pki::layout::node(&pki, &crate::machine::topology::Peer { name: format!("n-{n}"), address: [10, 0, 0, n].into() }).unwrap();
+            let pair = crate::pki::layout::node(
+                &pki,
+                &crate::machine::topology::Peer { name: format!("n-{n}"), address: [10, 0, 0, n].into() },
+            )
+            .unwrap();
             let scrub = Scrub::of(dir.path()).unwrap();
             let public = pair.kubelet_client.cert.as_bytes();
             assert_eq!(scrub.clean(public), public);

@@ -94,7 +94,9 @@ impl Facts {
             return Reserved { kube_cpu: 50, kube_memory: 100, system_cpu: 50, system_memory: 100 };
         }
         let gib = 1024;
-        let slice = |from: u64, to: u64, percent: u64| self.memory_mib.clamp(from * gib, to * gib).saturating_sub(from * gib) * percent / 100;
+        let slice = |from: u64, to: u64, percent: u64| {
+            self.memory_mib.clamp(from * gib, to * gib).saturating_sub(from * gib) * percent / 100
+        };
         let memory = slice(0, 4, 25) + slice(4, 8, 20) + slice(8, 16, 10) + self.memory_mib.saturating_sub(16 * gib) * 6 / 100;
         // kubelet's own share is most of it; the system gets a tenth, at least 100 MiB.
         let system_memory = (memory / 10).max(100);

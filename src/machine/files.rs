@@ -209,7 +209,12 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     files.template("/etc/kup/kubelet.yaml", 0o644, "kubernetes/kubelet.yaml", KUBELET)?;
     files.template("/etc/kup/kube-proxy.yaml", 0o644, "kubernetes/kube-proxy.yaml", &["kube-proxy.service"])?;
     files.template("/etc/kup/flannel.json", 0o644, "kubernetes/flannel.json", &["flanneld.service"])?;
-    files.plain("/etc/kup/pki/cluster-ca.crt", 0o644, &credentials.cluster_ca, &["kubelet.service", "kube-proxy.service", "flanneld.service"]);
+    files.plain(
+        "/etc/kup/pki/cluster-ca.crt",
+        0o644,
+        &credentials.cluster_ca,
+        &["kubelet.service", "kube-proxy.service", "flanneld.service"],
+    );
     files.pair("kubelet-server", &credentials.node.kubelet_server, KUBELET);
     let client = &credentials.node.kubelet_client;
     let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
@@ -218,7 +223,14 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
         file.kind = FileKind::Seed;
     }
     files.kubeconfig("node", API_NAME, current, current, &["kubelet.service", "kube-proxy.service", "flanneld.service"])?;
-    for unit in ["kup-hosts.service", "kup-host.service", "containerd.service", "kubelet.service", "kube-proxy.service", "flanneld.service"] {
+    for unit in [
+        "kup-hosts.service",
+        "kup-host.service",
+        "containerd.service",
+        "kubelet.service",
+        "kube-proxy.service",
+        "flanneld.service",
+    ] {
         files.unit(unit)?;
     }
     if let Some(master) = &credentials.master {
@@ -270,7 +282,12 @@ impl Files<'_> {
         self.plain("/etc/kup/pki/etcd-ca.crt", 0o644, &master.etcd_ca, &["etcd.service", "kube-apiserver.service"]);
         self.plain("/etc/kup/pki/front-proxy-ca.crt", 0o644, &master.front_proxy_ca, API);
         self.plain("/etc/kup/pki/cluster-ca.key", 0o600, &master.cluster_ca_key, CONTROLLER);
-        self.plain("/etc/kup/pki/service-account.key", 0o600, &master.service_account_key, &["kube-apiserver.service", "kube-controller-manager.service"]);
+        self.plain(
+            "/etc/kup/pki/service-account.key",
+            0o600,
+            &master.service_account_key,
+            &["kube-apiserver.service", "kube-controller-manager.service"],
+        );
         self.plain("/etc/kup/pki/service-account.pub", 0o644, &master.service_account_pub, API);
         for (name, pair, units) in [
             ("apiserver", &certs.api_server, API),
@@ -367,18 +384,26 @@ mod tests {
 
     /// A machine of its own with everything.
     fn whole() -> Facts {
-        Facts { cgroup2: true, cap_sys_resource: true, container: false, resolver: "/run/systemd/resolve/resolv.conf".into(), ..container() }
+        Facts {
+            cgroup2: true,
+            cap_sys_resource: true,
+            container: false,
+            resolver: "/run/systemd/resolve/resolv.conf".into(),
+            ..container()
+        }
     }
 
     fn rendered(masters: u8, minions: u16, me: usize, facts: &Facts) -> Vec<File> {
         let mut cluster = crate::cluster::defaults::cluster().unwrap();
         cluster.masters.count = u16::from(masters);
         cluster.minions.count = minions;
-        let mut machines: Vec<Machine> = (1..=masters).map(|n| machine(&format!("kubernetes-master-{n}"), Role::Master, 10 + n)).collect();
+        let mut machines: Vec<Machine> =
+            (1..=masters).map(|n| machine(&format!("kubernetes-master-{n}"), Role::Master, 10 + n)).collect();
         machines.push(machine("kubernetes-minion-1", Role::Minion, 101));
         let topology = Topology::of(&machines);
         let role = machines[me].role;
-        let images = Images { pause: "registry.k8s.io/pause:3.10.2".into(), coredns: "registry.k8s.io/coredns/coredns:v1.15.0".into() };
+        let images =
+            Images { pause: "registry.k8s.io/pause:3.10.2".into(), coredns: "registry.k8s.io/coredns/coredns:v1.15.0".into() };
         let node = Node { cluster: &cluster, topology: &topology, me: &Peer::from(&machines[me]), role, facts, images: &images };
         render(&node, &credentials(role)).unwrap()
     }

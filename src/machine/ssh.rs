@@ -138,7 +138,8 @@ impl Ssh {
             return Ok(output);
         }
         let words = if output.stderr.trim().is_empty() { output.text() } else { output.stderr.clone() };
-        Err(Error::new(format!("a command failed on {} (exit status {})", self.machine().name, output.status)).why(last_lines(&words, 20)))
+        Err(Error::new(format!("a command failed on {} (exit status {})", self.machine().name, output.status))
+            .why(last_lines(&words, 20)))
     }
 
     /// As [`Ssh::exec`], with the input opened and read on the blocking thread as it is sent: for streams that don't fit in memory.
@@ -243,7 +244,8 @@ impl Inner {
         let socket = TcpStream::connect_timeout(&SocketAddr::from((*address, *ssh_port)), CONNECT).map_err(|e| not_yet(&e))?;
         socket.set_nodelay(true).map_err(|e| not_yet(&e))?;
         watch.watch(&socket)?;
-        let (algorithm, blob) = pinned(host_key).ok_or_else(|| Error::new(format!("the pinned SSH host key of {name} is not readable")))?;
+        let (algorithm, blob) =
+            pinned(host_key).ok_or_else(|| Error::new(format!("the pinned SSH host key of {name} is not readable")))?;
         let mut session = Session::new().context("cannot start an SSH session")?;
         session.set_timeout(millis(LOGIN));
         // Pinning the type too: a machine that offers another kind of key is another machine.
@@ -268,7 +270,9 @@ impl Inner {
                 return Err(not_yet(&e));
             }
             return Err(Refusal::LoginRefused(
-                Error::new(format!("{name} refused the login of {user}")).why(e).hint("kup down and kup up make the machines with this cluster's own key"),
+                Error::new(format!("{name} refused the login of {user}"))
+                    .why(e)
+                    .hint("kup down and kup up make the machines with this cluster's own key"),
             ));
         }
         Ok(Connected { session, socket })

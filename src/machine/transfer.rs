@@ -27,7 +27,9 @@ pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> R
         Role::Minion => vec![bundle::Role::Minion, bundle::Role::Both, bundle::Role::Image],
     };
     let (packing, report) = (bundle.clone(), span.report().clone());
-    let pack = tokio::task::spawn_blocking(move || pack::pack(&packing, &roles, &report)).await.context("packing the bundle broke off")??;
+    let pack = tokio::task::spawn_blocking(move || pack::pack(&packing, &roles, &report))
+        .await
+        .context("packing the bundle broke off")??;
     // A pack is named by the sum of its list of sums, which also lies in it.
     let key = pack.path.file_name().and_then(|n| n.to_str()).and_then(|n| n.split('.').next()).unwrap_or_default().to_owned();
     let there = ssh.exec(&format!("sha256sum < {BUNDLE_DIR}/SHA256SUMS"), "", Duration::from_secs(10)).await?;
@@ -37,7 +39,8 @@ pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> R
     let incoming = format!("{KUP_DIR}/incoming");
     let (path, total) = (pack.path.clone(), pack.size);
     let progress = span.child("sending");
-    let command = format!("set -e; umask 022; rm -rf {incoming}; mkdir -p {incoming}; cat > {incoming}/pack; sha256sum < {incoming}/pack");
+    let command =
+        format!("set -e; umask 022; rm -rf {incoming}; mkdir -p {incoming}; cat > {incoming}/pack; sha256sum < {incoming}/pack");
     let (sender, mut sent) = tokio::sync::watch::channel(0_u64);
     let transfer = ssh.exec_reading(
         &command,
@@ -58,7 +61,9 @@ pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> R
     if output.text().split_whitespace().next() != Some(&pack.sha256) {
         let name = &ssh.machine().name;
         let why = if output.stderr.trim().is_empty() { "another checksum than was sent".to_owned() } else { output.stderr };
-        return Err(Error::new(format!("the bundle did not arrive whole on {name}")).why(why.trim()).hint("kup up sends it again"));
+        return Err(Error::new(format!("the bundle did not arrive whole on {name}"))
+            .why(why.trim())
+            .hint("kup up sends it again"));
     }
     span.waiting("the machine to unpack and check it");
     let command = format!(

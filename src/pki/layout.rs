@@ -56,7 +56,12 @@ pub fn master(pki: &Pki, cluster: &Cluster, topology: &Topology, me: &Peer) -> R
         // kubeadm's group for this login; the built-in `system:masters` would do more than is needed.
         api_server_kubelet_client: issue("apiserver-kubelet-client", Leaf::client("kup:apiserver-kubelet-client", &[]))?,
         api_server_etcd_client: etcd("apiserver-etcd-client", Leaf::client("kube-apiserver-etcd-client", &[]))?,
-        front_proxy_client: pki.leaf(&pki.front_proxy, &me.name, "front-proxy-client", &Leaf::client("front-proxy-client", &[]))?,
+        front_proxy_client: pki.leaf(
+            &pki.front_proxy,
+            &me.name,
+            "front-proxy-client",
+            &Leaf::client("front-proxy-client", &[]),
+        )?,
         etcd_server: etcd("etcd-server", both(own(local.clone())))?,
         etcd_peer: etcd("etcd-peer", both(own(local.clone())))?,
         controller_manager: issue("controller-manager", Leaf::client("system:kube-controller-manager", &[]))?,

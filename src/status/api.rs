@@ -197,7 +197,8 @@ fn replicas(deployment: Deployment) -> Replicas {
     let count = |n: Option<i32>, otherwise: i32| usize::try_from(n.unwrap_or(otherwise)).unwrap_or(0);
     let (ready, wanted) = (count(status.ready_replicas, 0), count(deployment.spec.replicas, 1));
     let conditions = status.conditions.unwrap_or_default();
-    let why: Vec<String> = conditions.into_iter().filter(|c| c.status.as_deref() != Some("True")).filter_map(|c| c.message).collect();
+    let why: Vec<String> =
+        conditions.into_iter().filter(|c| c.status.as_deref() != Some("True")).filter_map(|c| c.message).collect();
     Replicas { ready, wanted, why: (ready < wanted && !why.is_empty()).then(|| why.join("\n")) }
 }
 
@@ -246,7 +247,9 @@ mod tests {
 
     #[test]
     fn a_pod_that_ended_well_is_well_and_a_pending_one_is_not() {
-        let of = |phase: &str| pod(serde_json::from_value(serde_json::json!({ "metadata": { "name": "a" }, "status": { "phase": phase } })).unwrap());
+        let of = |phase: &str| {
+            pod(serde_json::from_value(serde_json::json!({ "metadata": { "name": "a" }, "status": { "phase": phase } })).unwrap())
+        };
         assert!(of("Succeeded").well);
         assert_eq!(of("Pending").why.as_deref(), Some("it is Pending"));
         assert!(!of("Running").well, "running, but not Ready");

@@ -88,9 +88,18 @@ fn of_unit(machine: &MachineStatus, unit: &Unit, up: &str) -> Problem {
         let next = format!("`kup ssh {name} -- systemctl restart {unit_name}` starts it anew; {more}");
         return failing(Some(name), format!("{unit_name} on {name} runs, but is not well"), Some(why), Some(next));
     }
-    let how = if unit.result.is_empty() || unit.result == "success" { unit.sub.clone() } else { format!("{}, {}", unit.sub, unit.result) };
+    let how = if unit.result.is_empty() || unit.result == "success" {
+        unit.sub.clone()
+    } else {
+        format!("{}, {}", unit.sub, unit.result)
+    };
     let why = (!unit.journal.is_empty()).then(|| unit.journal.join("\n"));
-    failing(Some(name), format!("{unit_name} on {name} is {} ({how})", unit.active), why, Some(format!("`{up}` starts it; {more}")))
+    failing(
+        Some(name),
+        format!("{unit_name} on {name} is {} ({how})", unit.active),
+        why,
+        Some(format!("`{up}` starts it; {more}")),
+    )
 }
 
 fn of_certificate(machine: &MachineStatus, certificate: &Certificate, up: &str) -> Option<Problem> {
@@ -102,11 +111,16 @@ fn of_certificate(machine: &MachineStatus, certificate: &Certificate, up: &str) 
     } else {
         format!("`{up}` renews it")
     };
-    let problem = |severity, what: String| Some(Problem { severity, machine: Some(name.clone()), what, why: Some(certificate.subject.clone()), next: Some(next) });
+    let problem = |severity, what: String| {
+        Some(Problem { severity, machine: Some(name.clone()), what, why: Some(certificate.subject.clone()), next: Some(next) })
+    };
     if *days_left < 0 {
         problem(Severity::Failing, format!("the certificate {path} on {name} ended on {until}"))
     } else if !certificate.begun {
-        problem(Severity::Failing, format!("the certificate {path} on {name} is not valid before {}: is the clock right?", certificate.not_before))
+        problem(
+            Severity::Failing,
+            format!("the certificate {path} on {name} is not valid before {}: is the clock right?", certificate.not_before),
+        )
     } else if *days_left < SOON {
         problem(Severity::Warning, format!("the certificate {path} on {name} ends in {days_left} days, on {until}"))
     } else {
@@ -122,7 +136,12 @@ fn of_api(seen: &Seen<'_>, all: &mut Vec<Problem>) {
         all.push(failing(Some(name), format!("the API server of {name} is not ready"), server.why.clone(), Some(next)));
     }
     if api.servers.is_empty() {
-        all.push(failing(None, "the API can't be asked: no master runs".into(), None, Some(format!("`kup up --name {}` starts it", seen.name))));
+        all.push(failing(
+            None,
+            "the API can't be asked: no master runs".into(),
+            None,
+            Some(format!("`kup up --name {}` starts it", seen.name)),
+        ));
     } else if api.servers.iter().any(|s| s.ready) {
         for why in &api.unanswered {
             let next = Some("`kup kubectl -- get --raw '/readyz?verbose'` shows the API's own checks".into());
@@ -148,8 +167,14 @@ fn of_nodes(seen: &Seen<'_>, all: &mut Vec<Problem>) {
     for machine in seen.machines {
         let name = &machine.name;
         let Some(node) = seen.api.node(name) else {
-            let next = format!("`kup ssh {name} -- journalctl -u kubelet -e` shows why; `kup up --name {}` tries again", seen.name);
-            all.push(failing(Some(name), format!("{name} has no Node"), Some("its kubelet has not registered".into()), Some(next)));
+            let next =
+                format!("`kup ssh {name} -- journalctl -u kubelet -e` shows why; `kup up --name {}` tries again", seen.name);
+            all.push(failing(
+                Some(name),
+                format!("{name} has no Node"),
+                Some("its kubelet has not registered".into()),
+                Some(next),
+            ));
             continue;
         };
         let describe = Some(format!("`kup kubectl -- describe node {name}` shows more"));
@@ -161,13 +186,19 @@ fn of_nodes(seen: &Seen<'_>, all: &mut Vec<Problem>) {
         }
         if node.cordoned {
             let next = Some(format!("`kup kubectl -- uncordon {name}` lets pods onto it again"));
-            all.push(Problem { severity: Severity::Warning, ..failing(Some(name), format!("the Node {name} is cordoned: no new pods go there"), None, next) });
+            all.push(Problem {
+                severity: Severity::Warning,
+                ..failing(Some(name), format!("the Node {name} is cordoned: no new pods go there"), None, next)
+            });
         }
     }
     for node in seen.api.nodes.iter().flatten() {
         if !seen.machines.iter().any(|m| m.name == node.name) && !seen.missing.contains(&node.name) {
             let next = Some(format!("`kup kubectl -- delete node {}` forgets it", node.name));
-            all.push(Problem { severity: Severity::Warning, ..failing(None, format!("the Node {} has no machine", node.name), None, next) });
+            all.push(Problem {
+                severity: Severity::Warning,
+                ..failing(None, format!("the Node {} has no machine", node.name), None, next)
+            });
         }
     }
 }
@@ -179,7 +210,13 @@ mod tests {
     use crate::status::{ApiServer, Disk, Node, Pod, Replicas};
 
     fn well() -> (Vec<MachineStatus>, Api) {
-        let unit = |name: &str| Unit { name: name.into(), load: "loaded".into(), active: "active".into(), sub: "running".into(), ..Unit::default() };
+        let unit = |name: &str| Unit {
+            name: name.into(),
+            load: "loaded".into(),
+            active: "active".into(),
+            sub: "running".into(),
+            ..Unit::default()
+        };
         let certificate = Certificate {
             path: "/etc/kup/pki/apiserver.crt".into(),
             subject: "CN=kube-apiserver".into(),
@@ -198,9 +235,21 @@ mod tests {
             disks: vec![Disk { mount: "/".into(), used_kib: 50, free_kib: 50 }],
             certificates: vec![certificate],
         };
-        let node = Node { name: "c-master-1".into(), ready: true, why: None, cordoned: false, pressures: Vec::new(), version: "v1.37.1".into() };
+        let node = Node {
+            name: "c-master-1".into(),
+            ready: true,
+            why: None,
+            cordoned: false,
+            pressures: Vec::new(),
+            version: "v1.37.1".into(),
+        };
         let api = Api {
-            servers: vec![ApiServer { machine: "c-master-1".into(), server: "https://172.29.0.11:6443".into(), ready: true, why: None }],
+            servers: vec![ApiServer {
+                machine: "c-master-1".into(),
+                server: "https://172.29.0.11:6443".into(),
+                ready: true,
+                why: None,
+            }],
             unanswered: Vec::new(),
             nodes: Some(vec![node]),
             dns: Some(Replicas { ready: 2, wanted: 2, why: None }),
@@ -241,15 +290,36 @@ mod tests {
         assert_eq!(said(|m, _| m.disks[0].used_kib = 950), ["Failing: the file system / of c-master-1 is nearly full: 95 %"]);
         let certificate = |days: i64| said(move |m, _| m.certificates[0].days_left = days);
         assert_eq!(certificate(-1), ["Failing: the certificate /etc/kup/pki/apiserver.crt on c-master-1 ended on 2027-11-21"]);
-        assert_eq!(certificate(29), ["Warning: the certificate /etc/kup/pki/apiserver.crt on c-master-1 ends in 29 days, on 2027-11-21"]);
+        assert_eq!(
+            certificate(29),
+            ["Warning: the certificate /etc/kup/pki/apiserver.crt on c-master-1 ends in 29 days, on 2027-11-21"]
+        );
         assert!(certificate(30).is_empty());
         assert_eq!(said(|_, a| a.servers[0].ready = false), ["Failing: the API server of c-master-1 is not ready"]);
         assert_eq!(said(|_, a| a.unanswered = vec!["x".into()]), ["Failing: the API did not answer a question"]);
         assert_eq!(said(|_, a| a.nodes = Some(Vec::new())), ["Failing: c-master-1 has no Node"]);
-        assert_eq!(said(|_, a| a.dns = Some(Replicas { ready: 1, wanted: 2, why: None })), ["Failing: 1 of 2 replicas of CoreDNS are ready"]);
-        assert_eq!(said(|_, a| for p in a.system_pods.iter_mut().flatten() { p.well = false; }), ["Failing: pod coredns-x in kube-system is not well"]);
-        assert_eq!(said(|_, a| for n in a.nodes.iter_mut().flatten() { n.ready = false; }), ["Failing: the Node c-master-1 is not Ready"]);
-        assert_eq!(said(|_, a| for n in a.nodes.iter_mut().flatten() { n.cordoned = true; }), ["Warning: the Node c-master-1 is cordoned: no new pods go there"]);
+        assert_eq!(
+            said(|_, a| a.dns = Some(Replicas { ready: 1, wanted: 2, why: None })),
+            ["Failing: 1 of 2 replicas of CoreDNS are ready"]
+        );
+        assert_eq!(
+            said(|_, a| for p in a.system_pods.iter_mut().flatten() {
+                p.well = false;
+            }),
+            ["Failing: pod coredns-x in kube-system is not well"]
+        );
+        assert_eq!(
+            said(|_, a| for n in a.nodes.iter_mut().flatten() {
+                n.ready = false;
+            }),
+            ["Failing: the Node c-master-1 is not Ready"]
+        );
+        assert_eq!(
+            said(|_, a| for n in a.nodes.iter_mut().flatten() {
+                n.cordoned = true;
+            }),
+            ["Warning: the Node c-master-1 is cordoned: no new pods go there"]
+        );
     }
 
     #[test]

@@ -181,7 +181,9 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
             "journal" => journals.entry(bare(first)).or_default().push(second.to_owned()),
             "health" => drop(health.insert(bare(first), second.parse().unwrap_or(0))),
             // One file system in two places is told once.
-            "disk" => status.disks.extend(disk(rest).filter(|d| !status.disks.iter().any(|o| (o.used_kib, o.free_kib) == (d.used_kib, d.free_kib)))),
+            "disk" => status.disks.extend(
+                disk(rest).filter(|d| !status.disks.iter().any(|o| (o.used_kib, o.free_kib) == (d.used_kib, d.free_kib))),
+            ),
             "cert" => {
                 let pem = pems.entry(first).or_default();
                 pem.push_str(second);
@@ -191,7 +193,8 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
         }
     }
     for name in units(status.role) {
-        let mut unit = found.remove(name).unwrap_or_else(|| Unit { name: name.into(), load: "unknown".into(), ..Unit::default() });
+        let mut unit =
+            found.remove(name).unwrap_or_else(|| Unit { name: name.into(), load: "unknown".into(), ..Unit::default() });
         unit.journal = journals.remove(name).unwrap_or_default();
         unit.health = health.get(name).copied();
         status.units.push(unit);
@@ -288,7 +291,10 @@ end
         assert_eq!(unit("kubelet").journal, ["Stopping kubelet.service", "a line with journal kube-proxy.service in it"]);
         assert!(!unit("kubelet").well());
         assert!(unit("containerd").keeps_failing() && !unit("containerd").well(), "up for 10 s after 7 restarts");
-        assert_eq!((unit("kube-proxy").keeps_failing(), unit("kube-proxy").health, unit("kube-proxy").well()), (false, Some(0), false));
+        assert_eq!(
+            (unit("kube-proxy").keeps_failing(), unit("kube-proxy").health, unit("kube-proxy").well()),
+            (false, Some(0), false)
+        );
         assert!(unit("kube-proxy").journal.is_empty());
         assert_eq!(unit("flanneld").load, "unknown");
         let disks: Vec<_> = status.disks.iter().map(|d| (d.mount.as_str(), d.used_percent(), d.free_kib)).collect();

@@ -10,7 +10,10 @@ use crate::support::{Check, eventually};
 
 /// ConfigMap and Secret as files and variables; emptyDir on disk and in memory.
 pub async fn config_map_secret_and_empty_dir(w: &World<'_>) -> Check {
-    w.apply("{ apiVersion: v1, kind: ConfigMap, metadata: { name: settings }, data: { colour: blue, app.conf: \"level = 7\\n\" } }").await?;
+    w.apply(
+        "{ apiVersion: v1, kind: ConfigMap, metadata: { name: settings }, data: { colour: blue, app.conf: \"level = 7\\n\" } }",
+    )
+    .await?;
     w.apply("{ apiVersion: v1, kind: Secret, metadata: { name: login }, stringData: { password: \"s3cret pass\" } }").await?;
     let command = then_wait(
         "set -e; n=$(cat /disk/starts 2>/dev/null || echo 0); echo $((n + 1)) > /disk/starts; \
@@ -64,7 +67,11 @@ pub async fn namespaces_keep_apart(w: &World<'_>) -> Check {
     w.cluster.api.delete(&format!("/api/v1/namespaces/{}", spaces[0])).await?;
     eventually("the namespace to be gone", async || {
         let there = w.cluster.api.exists(&format!("/api/v1/namespaces/{}", spaces[0])).await?;
-        Ok(if there { Err(w.cluster.api.get(&format!("/api/v1/namespaces/{}", spaces[0])).await?["status"].to_string()) } else { Ok(()) })
+        Ok(if there {
+            Err(w.cluster.api.get(&format!("/api/v1/namespaces/{}", spaces[0])).await?["status"].to_string())
+        } else {
+            Ok(())
+        })
     })
     .await?;
     let other = w.cluster.api.get(&format!("/api/v1/namespaces/{}/pods/web", spaces[1])).await?;
@@ -90,7 +97,10 @@ pub async fn a_service_account_may_what_its_role_says(w: &World<'_>) -> Check {
         let answer = w.cluster.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await?;
         Ok(answer["status"]["allowed"] == true)
     };
-    eventually("the role to hold", async || Ok(may("list", "pods", &w.namespace).await?.then_some(()).ok_or("not yet".to_owned()))).await?;
+    eventually("the role to hold", async || {
+        Ok(may("list", "pods", &w.namespace).await?.then_some(()).ok_or("not yet".to_owned()))
+    })
+    .await?;
     ensure!(!may("delete", "pods", &w.namespace).await?, "the reader may delete pods");
     ensure!(!may("list", "secrets", &w.namespace).await?, "the reader may list secrets");
     ensure!(!may("list", "pods", "kube-system").await?, "the reader may list another namespace's pods");

@@ -15,7 +15,17 @@ use crate::support::{Check, eventually};
 pub async fn exec_carries_all_streams(w: &World<'_>) -> Check {
     w.apply(&tools_pod("shell", &[tools("shell", &then_wait(":"), "", "")], "", "")).await?;
     w.pod("shell").await?;
-    let mut command = w.cluster.kubectl_command(&["-n", &w.namespace, "exec", "-i", "shell", "--", "sh", "-c", "cat; hostname; echo wrong >&2; exit 7"]);
+    let mut command = w.cluster.kubectl_command(&[
+        "-n",
+        &w.namespace,
+        "exec",
+        "-i",
+        "shell",
+        "--",
+        "sh",
+        "-c",
+        "cat; hostname; echo wrong >&2; exit 7",
+    ]);
     let output = run(&mut command, Some("typed\n")).await?;
     ensure!(output.stdout == "typed\nshell\n", "standard output is {:?}", output.stdout);
     ensure!(output.stderr.starts_with("wrong\n"), "standard error is {:?}", output.stderr);
@@ -33,9 +43,16 @@ pub async fn logs_follow_and_look_back(w: &World<'_>) -> Check {
     })
     .await?;
     let followed = w.cluster.kubectl(&["-n", &w.namespace, "logs", "-f", "talker"]).await?;
-    ensure!(followed.stdout.starts_with("started\nline 1\n") && followed.stdout.trim_end().ends_with("line 12"), "logs -f gives {followed:?}");
+    ensure!(
+        followed.stdout.starts_with("started\nline 1\n") && followed.stdout.trim_end().ends_with("line 12"),
+        "logs -f gives {followed:?}"
+    );
     w.pod_until("talker", "started again", |p| p["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1)).await?;
-    let previous = w.cluster.kubectl(&["-n", &w.namespace, "logs", "--previous", "--tail=1", "talker"]).await?.ok("kubectl logs --previous")?;
+    let previous = w
+        .cluster
+        .kubectl(&["-n", &w.namespace, "logs", "--previous", "--tail=1", "talker"])
+        .await?
+        .ok("kubectl logs --previous")?;
     ensure!(previous == "line 12\n", "logs --previous --tail=1 gives {previous:?}");
     Ok(())
 }
@@ -48,8 +65,10 @@ pub async fn port_forward(w: &World<'_>) -> Check {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
     // "Forwarding from 127.0.0.1:43210 -> 8080"
-    let first = tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await??.ok_or("kubectl port-forward said nothing")?;
-    let port = first.split(" -> ").next().and_then(|s| s.rsplit(':').next()).ok_or_else(|| format!("no port in {first:?}"))?.to_owned();
+    let first =
+        tokio::time::timeout(Duration::from_secs(60), lines.next_line()).await??.ok_or("kubectl port-forward said nothing")?;
+    let port =
+        first.split(" -> ").next().and_then(|s| s.rsplit(':').next()).ok_or_else(|| format!("no port in {first:?}"))?.to_owned();
     let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build()?;
     for _ in 0..3 {
         let seen = http.get(format!("http://127.0.0.1:{port}/hostname")).send().await?.text().await?;
@@ -61,7 +80,13 @@ pub async fn port_forward(w: &World<'_>) -> Check {
 
 /// Files to a pod and back, byte by byte.
 pub async fn cp_there_and_back(w: &World<'_>) -> Check {
-    w.apply(&tools_pod("box", &[tools("box", &then_wait(":"), "{ name: disk, mountPath: /disk },", "")], "{ name: disk, emptyDir: {} },", "")).await?;
+    w.apply(&tools_pod(
+        "box",
+        &[tools("box", &then_wait(":"), "{ name: disk, mountPath: /disk },", "")],
+        "{ name: disk, emptyDir: {} },",
+        "",
+    ))
+    .await?;
     w.pod("box").await?;
     // Not compressible, not text, not a multiple of anything.
     let mut bytes = vec![0_u8; 3_000_017];
@@ -72,7 +97,8 @@ pub async fn cp_there_and_back(w: &World<'_>) -> Check {
     w.cluster.kubectl(&["-n", &w.namespace, "cp", &there, "box:/disk/file"]).await?.ok("kubectl cp to the pod")?;
     w.cluster.kubectl(&["-n", &w.namespace, "cp", "box:/disk/file", &returned]).await?.ok("kubectl cp from the pod")?;
     ensure!(std::fs::read(&back)? == bytes, "the file came back changed");
-    let size = w.cluster.kubectl(&["-n", &w.namespace, "exec", "box", "--", "stat", "-c", "%s", "/disk/file"]).await?.ok("stat")?;
+    let size =
+        w.cluster.kubectl(&["-n", &w.namespace, "exec", "box", "--", "stat", "-c", "%s", "/disk/file"]).await?.ok("stat")?;
     ensure!(size.trim() == "3000017", "the file in the pod has {size} bytes");
     Ok(())
 }

@@ -30,7 +30,8 @@ pub async fn too_much_memory_is_killed(w: &World<'_>) -> Check {
 /// A container that wants a whole processor gets the tenth that it may have: the kernel counts how often it was stopped.
 pub async fn too_much_cpu_is_throttled(w: &World<'_>) -> Check {
     let busy = "{ name: busy, image: AGNHOST, args: [stress, --cpus, '1', --mem-total, '1'], resources: { limits: { cpu: 100m, memory: 64Mi } } }";
-    let limited = tools("limited", &then_wait("while :; do :; done & :"), "", "resources: { limits: { cpu: 100m, memory: 64Mi } },");
+    let limited =
+        tools("limited", &then_wait("while :; do :; done & :"), "", "resources: { limits: { cpu: 100m, memory: 64Mi } },");
     w.apply(&tools_pod("busy", &[busy.into(), limited], "", "")).await?;
     w.pod_until("busy", "running", |p| p["status"]["phase"] == "Running").await?;
     // cgroup v2, or v1: throttled periods, and the quota over the period.

@@ -23,7 +23,10 @@ pub async fn controllers_with_labels(w: &World<'_>) -> Check {
 
     // A pod that loses its label is nobody's: the controller makes another, and the old one runs on.
     let out = name(&front[0]);
-    w.cluster.api.merge(&w.path(&format!("pods/{out}")), &serde_json::json!({ "metadata": { "labels": { "tier": "quarantine" } } })).await?;
+    w.cluster
+        .api
+        .merge(&w.path(&format!("pods/{out}")), &serde_json::json!({ "metadata": { "labels": { "tier": "quarantine" } } }))
+        .await?;
     let now = w.ready("app=shop,tier=front", 2).await?;
     ensure!(!now.iter().any(|p| name(p) == out), "{out} lost its label and still counts");
     let alone = w.pod(&out).await?;
@@ -36,7 +39,10 @@ pub async fn two_containers_share_localhost_and_a_volume(w: &World<'_>) -> Check
     let shared = "{ name: shared, mountPath: /shared },";
     let other = tools("other", &super::yaml::then_wait("echo from-other > /shared/note; echo own > /own"), shared, "");
     let web = NETEXEC.replace("name: web,", &format!("name: web, volumeMounts: [{shared} {TOOL_MOUNTS}],")).replace('\n', " ");
-    let second = web.replace("name: web,", "name: second,").replace("[netexec]", "[netexec, --http-port=9090, --udp-port=9091]").replace("port: 8080", "port: 9090");
+    let second = web
+        .replace("name: web,", "name: second,")
+        .replace("[netexec]", "[netexec, --http-port=9090, --udp-port=9091]")
+        .replace("port: 8080", "port: 9090");
     w.apply(&format!(
         "{{ apiVersion: v1, kind: Pod, metadata: {{ name: pair }}, spec: {{ terminationGracePeriodSeconds: 1, \
          volumes: [{{ name: shared, emptyDir: {{}} }}, {TOOL_VOLUME}], containers: [{web}, {second}, {other}] }} }}"
@@ -115,9 +121,13 @@ pub async fn killed_pod_is_replaced(w: &World<'_>) -> Check {
     let node = w.cluster.nodes.iter().find(|n| n.name == text(&pod["spec"]["nodeName"])).ok_or("the pod's node is unknown")?;
     let id = text(&pod["status"]["containerStatuses"][0]["containerID"]).replace("containerd://", "");
     let crictl = format!("{}/crictl", super::nodes::BIN);
-    w.cluster.read(node, &format!("kill -KILL $({crictl} inspect --output go-template --template '{{{{.info.pid}}}}' {id})")).await?;
+    w.cluster
+        .read(node, &format!("kill -KILL $({crictl} inspect --output go-template --template '{{{{.info.pid}}}}' {id})"))
+        .await?;
     let again = w
-        .pod_until(&second, "its container started again", |p| p["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1))
+        .pod_until(&second, "its container started again", |p| {
+            p["status"]["containerStatuses"][0]["restartCount"].as_u64() >= Some(1)
+        })
         .await?;
     let code = &again["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"];
     ensure!(code == 137, "the container's exit code is {code}: {}", describe_pod(&again));

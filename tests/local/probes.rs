@@ -25,7 +25,8 @@ pub async fn liveness_restarts(w: &World<'_>) -> Check {
 
 /// A pod that isn't ready gets no requests, runs on, and gets them again when it is.
 pub async fn readiness_gates_requests(w: &World<'_>) -> Check {
-    let probe = "readinessProbe: { exec: { command: [/bin/sh, -c, \"test -e /disk/ready\"] }, periodSeconds: 1, failureThreshold: 1 },";
+    let probe =
+        "readinessProbe: { exec: { command: [/bin/sh, -c, \"test -e /disk/ready\"] }, periodSeconds: 1, failureThreshold: 1 },";
     let container = tools("shy", &then_wait(":"), "{ name: disk, mountPath: /disk },", probe);
     w.apply(&tools_pod("shy", &[container], "{ name: disk, emptyDir: {} },", "")).await?;
     w.apply(&web_service("shy", "app: shy", "")).await?;
@@ -33,7 +34,8 @@ pub async fn readiness_gates_requests(w: &World<'_>) -> Check {
     let endpoints = async |ready: bool| -> Check {
         eventually(&format!("the endpoint's ready to be {ready}"), async || {
             let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices", w.namespace);
-            let seen: Vec<_> = w.cluster.api.list(&path).await?.iter().map(|s| s["endpoints"][0]["conditions"]["ready"].clone()).collect();
+            let seen: Vec<_> =
+                w.cluster.api.list(&path).await?.iter().map(|s| s["endpoints"][0]["conditions"]["ready"].clone()).collect();
             Ok(if seen == [serde_json::json!(ready)] { Ok(()) } else { Err(format!("{seen:?}")) })
         })
         .await

@@ -18,12 +18,18 @@ pub async fn scale_1_4_2(w: &World<'_>) -> Check {
     w.apply(&web_controller("some", 1, "app: some", "")).await?;
     w.apply(&web_service("some", "app: some", "")).await?;
     for count in [1_usize, 4, 2] {
-        w.cluster.kubectl(&["-n", &w.namespace, "scale", "rc/some", &format!("--replicas={count}")]).await?.ok("kubectl scale")?;
+        w.cluster
+            .kubectl(&["-n", &w.namespace, "scale", "rc/some", &format!("--replicas={count}")])
+            .await?
+            .ok("kubectl scale")?;
         let pods = w.ready("app=some", count).await?;
         let mut expected: Vec<String> = pods.iter().map(|p| text(&p["status"]["podIP"])).collect();
         expected.sort_unstable();
         eventually(&format!("the Service to have {count} endpoints"), async || {
-            let path = format!("/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector=kubernetes.io/service-name=some", w.namespace);
+            let path = format!(
+                "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector=kubernetes.io/service-name=some",
+                w.namespace
+            );
             let slices = w.cluster.api.list(&path).await?;
             let endpoints = slices.iter().flat_map(|s| s["endpoints"].as_array().cloned().unwrap_or_default());
             let mut seen: Vec<String> = endpoints.map(|e| text(&e["addresses"][0])).collect();
@@ -88,7 +94,10 @@ pub async fn deployment_rolls_and_rolls_back_with_no_request_lost(w: &World<'_>)
     let before: Vec<String> = w.pods("app=web").await?.iter().map(name).collect();
 
     w.apply(&deployment("v2")).await?;
-    w.cluster.kubectl(&["-n", &w.namespace, "rollout", "status", "deployment/web", "--timeout=150s"]).await?.ok("kubectl rollout status")?;
+    w.cluster
+        .kubectl(&["-n", &w.namespace, "rollout", "status", "deployment/web", "--timeout=150s"])
+        .await?
+        .ok("kubectl rollout status")?;
     load.sees_only("v2").await?;
     let after = w.ready("app=web", 3).await?;
     ensure!(!after.iter().any(|p| before.contains(&name(p))), "an old pod is left: {before:?}");
@@ -96,7 +105,10 @@ pub async fn deployment_rolls_and_rolls_back_with_no_request_lost(w: &World<'_>)
     ensure!(sets.len() == 2, "{} replica sets after one update", sets.len());
 
     w.cluster.kubectl(&["-n", &w.namespace, "rollout", "undo", "deployment/web"]).await?.ok("kubectl rollout undo")?;
-    w.cluster.kubectl(&["-n", &w.namespace, "rollout", "status", "deployment/web", "--timeout=150s"]).await?.ok("kubectl rollout status")?;
+    w.cluster
+        .kubectl(&["-n", &w.namespace, "rollout", "status", "deployment/web", "--timeout=150s"])
+        .await?
+        .ok("kubectl rollout status")?;
     load.sees_only("v1").await?;
     load.stop().await
 }
@@ -123,7 +135,10 @@ impl Load {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).pool_max_idle_per_host(0).build()?;
         let urls: Vec<String> = w.cluster.nodes.iter().map(|n| format!("http://{}:{port}/hostname", n.address)).collect();
         for url in &urls {
-            eventually(&format!("{url} to answer"), async || Ok(Ok(http.get(url).send().await?.error_for_status().map(|_| ())?))).await?;
+            eventually(&format!("{url} to answer"), async || {
+                Ok(Ok(http.get(url).send().await?.error_for_status().map(|_| ())?))
+            })
+            .await?;
         }
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(std::sync::Mutex::new(Seen::default())));
         let callers = urls.into_iter().map(|url| tokio::spawn(call(http.clone(), url, stop.clone(), seen.clone()))).collect();

@@ -25,7 +25,8 @@ pub async fn node_selector_finds_its_node(w: &World<'_>) -> Check {
 /// More than any node has: Pending, with the reason.
 pub async fn unsatisfiable_request_says_why(w: &World<'_>) -> Check {
     for (pod, request, reason) in [("cpu", "cpu: 1000", "Insufficient cpu"), ("memory", "memory: 900Ti", "Insufficient memory")] {
-        let yaml = web_pod(pod, "app: greedy", "").replace("args: [netexec]", &format!("args: [netexec], resources: {{ requests: {{ {request} }} }}"));
+        let yaml = web_pod(pod, "app: greedy", "")
+            .replace("args: [netexec]", &format!("args: [netexec], resources: {{ requests: {{ {request} }} }}"));
         w.apply(&yaml).await?;
         let why = unschedulable(w, pod).await?;
         ensure!(why.contains(reason), "{pod} waits because {why:?}, expected {reason}");
@@ -37,7 +38,10 @@ pub async fn unsatisfiable_request_says_why(w: &World<'_>) -> Check {
 pub async fn host_ports_clash(w: &World<'_>) -> Check {
     let node = w.minion(0)?;
     let here = format!("nodeSelector: {{ kubernetes.io/hostname: {} }},", node.name);
-    let with_port = |name: &str| web_pod(name, "app: port", &here).replace("args: [netexec]", "args: [netexec], ports: [{ containerPort: 8080, hostPort: 18888 }]");
+    let with_port = |name: &str| {
+        web_pod(name, "app: port", &here)
+            .replace("args: [netexec]", "args: [netexec], ports: [{ containerPort: 8080, hostPort: 18888 }]")
+    };
     w.apply(&with_port("first")).await?;
     w.pod("first").await?;
     w.apply(&with_port("second")).await?;

@@ -32,7 +32,11 @@ pub async fn balance_over_two_controllers(w: &World<'_>) -> Check {
         eventually(&format!("all four pods to answer by {}", call.protocol), async || {
             let dialled = w.dial("stranger", &call.times(MANY)).await?;
             let seen: BTreeSet<String> = dialled.responses.iter().cloned().collect();
-            Ok(if dialled.errors.is_empty() && seen == expected { Ok(()) } else { Err(format!("{seen:?} of {expected:?}, errors {:?}", dialled.errors)) })
+            Ok(if dialled.errors.is_empty() && seen == expected {
+                Ok(())
+            } else {
+                Err(format!("{seen:?} of {expected:?}, errors {:?}", dialled.errors))
+            })
         })
         .await?;
     }
@@ -91,13 +95,17 @@ pub async fn external_name(w: &World<'_>) -> Check {
     w.apply(&web_pod("target", "app: target", "")).await?;
     w.apply(&web_service("target", "app: target", "")).await?;
     let target = format!("target.{}.svc.cluster.local", w.namespace);
-    w.apply(&format!("{{ apiVersion: v1, kind: Service, metadata: {{ name: alias }}, spec: {{ type: ExternalName, externalName: {target} }} }}")).await?;
+    w.apply(&format!(
+        "{{ apiVersion: v1, kind: Service, metadata: {{ name: alias }}, spec: {{ type: ExternalName, externalName: {target} }} }}"
+    ))
+    .await?;
     w.apply(&tools_pod("asker", &[tools("asker", &then_wait(":"), "", "")], "", "")).await?;
     w.pod("target").await?;
     w.pod("asker").await?;
     let seen = w.reaches("target", &Call::http("alias", 80)).await?;
     ensure!(seen == ["target"], "alias answers {seen:?}");
-    let canonical = w.cluster.kubectl(&["-n", &w.namespace, "exec", "asker", "--", "getent", "ahostsv4", "alias"]).await?.ok("getent")?;
+    let canonical =
+        w.cluster.kubectl(&["-n", &w.namespace, "exec", "asker", "--", "getent", "ahostsv4", "alias"]).await?.ok("getent")?;
     ensure!(canonical.contains(&target), "the canonical name of alias is not {target}: {canonical}");
     Ok(())
 }
@@ -126,7 +134,12 @@ pub async fn have_dns_names(w: &World<'_>) -> Check {
         })
         .await
     };
-    for known in ["named".to_owned(), format!("named.{namespace}"), format!("named.{namespace}.svc"), format!("named.{namespace}.svc.cluster.local.")] {
+    for known in [
+        "named".to_owned(),
+        format!("named.{namespace}"),
+        format!("named.{namespace}.svc"),
+        format!("named.{namespace}.svc.cluster.local."),
+    ] {
         is(&known, BTreeSet::from([service.clone()])).await?;
     }
     let kubernetes = text(&w.cluster.api.get("/api/v1/namespaces/default/services/kubernetes").await?["spec"]["clusterIP"]);
@@ -135,7 +148,8 @@ pub async fn have_dns_names(w: &World<'_>) -> Check {
     is("first.members", BTreeSet::from([text(&member["status"]["podIP"])])).await?;
     let missing = ask("no-such-service").await?;
     ensure!(missing.is_empty(), "no-such-service is {missing:?}");
-    let backwards = w.cluster.kubectl(&["-n", namespace, "exec", "asker", "--", "getent", "hosts", &service]).await?.ok("getent")?;
+    let backwards =
+        w.cluster.kubectl(&["-n", namespace, "exec", "asker", "--", "getent", "hosts", &service]).await?.ok("getent")?;
     ensure!(backwards.contains(&format!("named.{namespace}.svc.cluster.local")), "{service} backwards is {backwards}");
     Ok(())
 }
@@ -173,8 +187,16 @@ pub async fn answer_on_every_nodes_port(w: &World<'_>) -> Check {
     w.apply(&web_service("door", "app: door", "type: NodePort,")).await?;
     w.pod("door").await?;
     let service = w.cluster.api.get(&w.path("services/door")).await?;
-    let ports: Vec<u16> = service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|p| u16::try_from(p["nodePort"].as_u64()?).ok()).collect();
-    ensure!(ports.len() == 2 && ports.iter().all(|p| NODE_PORTS.contains(p)), "the node ports are {ports:?}, not of {NODE_PORTS:?}");
+    let ports: Vec<u16> = service["spec"]["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|p| u16::try_from(p["nodePort"].as_u64()?).ok())
+        .collect();
+    ensure!(
+        ports.len() == 2 && ports.iter().all(|p| NODE_PORTS.contains(p)),
+        "the node ports are {ports:?}, not of {NODE_PORTS:?}"
+    );
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).pool_max_idle_per_host(0).build()?;
     for node in &w.cluster.nodes {
         let url = format!("http://{}:{}/hostname", node.address, ports[0]);

@@ -67,7 +67,9 @@ pub const TOOL_VOLUME: &str = "{ name: usr, hostPath: { path: /usr } }";
 
 /// A container with the node's tools that runs a shell command.
 pub fn tools(name: &str, command: &str, mounts: &str, extra: &str) -> String {
-    format!("{{ name: {name}, image: AGNHOST, command: [/bin/sh, -c, {command:?}], volumeMounts: [{mounts} {TOOL_MOUNTS}], {extra} }}")
+    format!(
+        "{{ name: {name}, image: AGNHOST, command: [/bin/sh, -c, {command:?}], volumeMounts: [{mounts} {TOOL_MOUNTS}], {extra} }}"
+    )
 }
 
 /// A pod of such containers.

@@ -74,7 +74,8 @@ impl Api {
     /// Server-side apply of one object into a namespace.
     pub async fn apply(&self, namespace: &str, object: &Value) -> Check<Value> {
         let path = format!("{}/{}", collection(namespace, object)?, text(&object["metadata"]["name"]));
-        self.request("PATCH", &format!("{path}?fieldManager=story&force=true"), Some("application/apply-patch+yaml"), object).await
+        self.request("PATCH", &format!("{path}?fieldManager=story&force=true"), Some("application/apply-patch+yaml"), object)
+            .await
     }
 
     /// Makes a namespace that pods can be made in.
@@ -97,7 +98,13 @@ impl Api {
         events.sort_by_key(|e| text(&e["lastTimestamp"]));
         for event in events.iter().rev().take(12).rev() {
             let object = &event["involvedObject"];
-            out.push_str(&format!("  {} {}: {}: {}\n", text(&object["kind"]), text(&object["name"]), text(&event["reason"]), text(&event["message"])));
+            out.push_str(&format!(
+                "  {} {}: {}: {}\n",
+                text(&object["kind"]),
+                text(&object["name"]),
+                text(&event["reason"]),
+                text(&event["message"])
+            ));
         }
         Ok(out)
     }

@@ -165,7 +165,11 @@ impl World<'_> {
     pub async fn reaches(&self, pod: &str, call: &Call<'_>) -> Check<Vec<String>> {
         eventually(&format!("{pod} to reach {}:{} by {}", call.host, call.port, call.protocol), async || {
             let dialled = self.dial(pod, call).await?;
-            Ok(if dialled.errors.is_empty() && dialled.responses.len() == call.tries { Ok(dialled.responses) } else { Err(format!("{dialled:?}")) })
+            Ok(if dialled.errors.is_empty() && dialled.responses.len() == call.tries {
+                Ok(dialled.responses)
+            } else {
+                Err(format!("{dialled:?}"))
+            })
         })
         .await
     }

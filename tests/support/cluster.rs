@@ -1,7 +1,7 @@
 //! A cluster for a test, made and removed by the real binary.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -92,7 +92,12 @@ impl Home {
 
     fn env(&self) -> Vec<(&'static str, PathBuf)> {
         let dir = self.dir.path();
-        vec![("HOME", dir.into()), ("XDG_STATE_HOME", dir.join("state")), ("XDG_CACHE_HOME", cache()), ("KUBECONFIG", self.kubeconfig())]
+        vec![
+            ("HOME", dir.into()),
+            ("XDG_STATE_HOME", dir.join("state")),
+            ("XDG_CACHE_HOME", cache()),
+            ("KUBECONFIG", self.kubeconfig()),
+        ]
     }
 
     fn kubeconfig(&self) -> PathBuf {
@@ -239,7 +244,8 @@ pub async fn run(command: &mut Command, input: Option<&str>) -> Check<Output> {
         pipe.write_all(input.as_bytes()).await?;
     }
     let program = command.as_std().get_program().to_string_lossy().into_owned();
-    let output = tokio::time::timeout(2 * LONG, child.wait_with_output()).await.map_err(|_| format!("{program} did not end"))??;
+    let output =
+        tokio::time::timeout(2 * LONG, child.wait_with_output()).await.map_err(|_| format!("{program} did not end"))??;
     Ok(Output {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

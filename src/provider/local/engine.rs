@@ -1,18 +1,21 @@
 //! podman or docker as a process: found, run with a deadline and never through a shell, its words kept when it fails.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use crate::cluster::spec::EngineChoice;
 use crate::error::{Context, Error, Result};
 pub use crate::machine::host::EngineKind;
+
+mod lists;
+pub(super) mod process;
+
+pub use lists::{Container, Network, Volume};
 
 /// For questions: lists, inspections.
 pub const ASK: Duration = Duration::from_secs(60);
@@ -26,37 +29,6 @@ pub const MOVE: Duration = Duration::from_secs(900);
 pub struct Engine {
     kind: EngineKind,
     program: PathBuf,
-}
-
-/// A container as the engine lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its processes run.
-    pub running: bool,
-}
-
-/// A network as the engine lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Network {
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its IPv4 ranges.
-    pub subnets: Vec<ipnet::Ipv4Net>,
-}
-
-/// A volume as the engine lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    /// Its name.
-    pub name: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
 }
 
 impl Engine {
@@ -144,24 +116,18 @@ impl Engine {
         }
     }
 
-    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.program);
-        // Its own process group: Ctrl-C is kup's to handle, not each child's. Killed if kup gives the work up.
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).process_group(0);
-        command
-    }
-
     /// Runs it and returns what it wrote to stdout. The error holds the command and the engine's own last words.
     pub async fn run<S: AsRef<OsStr>>(&self, deadline: Duration, args: impl IntoIterator<Item = S>) -> Result<String> {
         let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
         let child = self.spawn(&args, Stdio::null())?;
-        self.finish(deadline, &args, child.wait_with_output()).await
+        self.finish(deadline, &args, child.id(), child.wait_with_output()).await
     }
 
     /// As [`Engine::run`], for output that comes on both streams: stdout, then stderr.
     pub async fn run_both<S: AsRef<OsStr>>(&self, deadline: Duration, args: impl IntoIterator<Item = S>) -> Result<String> {
         let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
         let child = self.spawn(&args, Stdio::null())?;
+        let pid = child.id();
         let work = async {
             let mut output = child.wait_with_output().await?;
             if output.status.success() {
@@ -169,7 +135,7 @@ impl Engine {
             }
             Ok(output)
         };
-        self.finish(deadline, &args, work).await
+        self.finish(deadline, &args, pid, work).await
     }
 
     /// Runs it with a stream as its stdin, which is read to its end.
@@ -181,7 +147,7 @@ impl Engine {
     ) -> Result<String> {
         let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
         let mut child = self.spawn(&args, Stdio::piped())?;
-        let stdin = child.stdin.take();
+        let (pid, stdin) = (child.id(), child.stdin.take());
         let work = async {
             let feed = async {
                 if let Some(mut stdin) = stdin {
@@ -198,23 +164,26 @@ impl Engine {
             }
             Ok(output)
         };
-        self.finish(deadline, &args, work).await
+        self.finish(deadline, &args, pid, work).await
     }
 
     fn spawn(&self, args: &[OsString], stdin: Stdio) -> Result<Child> {
-        self.command(args).stdin(stdin).spawn().with_context(|| format!("cannot run {}", self.program.display()))
+        let mut command = Command::new(&self.program);
+        command.args(args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        process::spawn(&mut command).with_context(|| format!("cannot run {}", self.program.display()))
     }
 
     async fn finish(
         &self,
         deadline: Duration,
         args: &[OsString],
+        pid: Option<u32>,
         work: impl Future<Output = std::io::Result<Output>>,
     ) -> Result<String> {
         let what = || self.shown(args);
-        let output = tokio::time::timeout(deadline, work)
+        let output = process::end(pid, deadline, work)
             .await
-            .map_err(|_| {
+            .ok_or_else(|| {
                 Error::new(format!("`{}` did not end within {} s", what(), deadline.as_secs()))
                     .hint(format!("look at the host with `{} ps -a`", self.name()))
             })?
@@ -240,158 +209,6 @@ impl Engine {
             Err(e) => Err(e),
         }
     }
-
-    /// All containers that carry these labels (`key=value` or `key`), running or not; with no label, all there are.
-    pub async fn containers(&self, labels: &[String]) -> Result<Vec<Container>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Podman {
-            names: Vec<String>,
-            labels: Option<BTreeMap<String, String>>,
-            state: String,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Docker {
-            name: String,
-            config: DockerConfig,
-            state: DockerState,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct DockerConfig {
-            labels: Option<BTreeMap<String, String>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct DockerState {
-            running: bool,
-        }
-        Ok(match self.kind {
-            EngineKind::Podman => self
-                .list::<Podman>(&["ps", "-a", "--format", "json"], labels)
-                .await?
-                .into_iter()
-                .map(|c| Container {
-                    name: c.names.into_iter().next().unwrap_or_default(),
-                    labels: c.labels.unwrap_or_default(),
-                    running: c.state == "running",
-                })
-                .collect(),
-            EngineKind::Docker => self
-                .inspect::<Docker>(&["ps", "-a", "-q", "--no-trunc"], "container", labels)
-                .await?
-                .into_iter()
-                .map(|c| Container {
-                    name: c.name.trim_start_matches('/').to_owned(),
-                    labels: c.config.labels.unwrap_or_default(),
-                    running: c.state.running,
-                })
-                .collect(),
-        })
-    }
-
-    /// All networks that carry these labels; with no label, all there are.
-    pub async fn networks(&self, labels: &[String]) -> Result<Vec<Network>> {
-        #[derive(Deserialize)]
-        struct Podman {
-            name: String,
-            labels: Option<BTreeMap<String, String>>,
-            subnets: Option<Vec<PodmanSubnet>>,
-        }
-        #[derive(Deserialize)]
-        struct PodmanSubnet {
-            subnet: String,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Docker {
-            name: String,
-            labels: Option<BTreeMap<String, String>>,
-            #[serde(rename = "IPAM")]
-            ipam: DockerIpam,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct DockerIpam {
-            config: Option<Vec<DockerSubnet>>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct DockerSubnet {
-            subnet: Option<String>,
-        }
-        // IPv6 ranges don't parse as IPv4 ones, and need no look: kup's networks have none.
-        Ok(match self.kind {
-            EngineKind::Podman => self
-                .list::<Podman>(&["network", "ls", "--format", "json"], labels)
-                .await?
-                .into_iter()
-                .map(|n| Network {
-                    name: n.name,
-                    labels: n.labels.unwrap_or_default(),
-                    subnets: n.subnets.unwrap_or_default().iter().filter_map(|s| s.subnet.parse().ok()).collect(),
-                })
-                .collect(),
-            EngineKind::Docker => self
-                .inspect::<Docker>(&["network", "ls", "-q", "--no-trunc"], "network", labels)
-                .await?
-                .into_iter()
-                .map(|n| Network {
-                    name: n.name,
-                    labels: n.labels.unwrap_or_default(),
-                    subnets: n.ipam.config.unwrap_or_default().into_iter().filter_map(|c| c.subnet?.parse().ok()).collect(),
-                })
-                .collect(),
-        })
-    }
-
-    /// All volumes that carry these labels; with no label, all there are.
-    pub async fn volumes(&self, labels: &[String]) -> Result<Vec<Volume>> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Listed {
-            name: String,
-            labels: Option<BTreeMap<String, String>>,
-        }
-        let listed: Vec<Listed> = match self.kind {
-            EngineKind::Podman => self.list(&["volume", "ls", "--format", "json"], labels).await?,
-            EngineKind::Docker => self.inspect(&["volume", "ls", "-q"], "volume", labels).await?,
-        };
-        Ok(listed.into_iter().map(|v| Volume { name: v.name, labels: v.labels.unwrap_or_default() }).collect())
-    }
-
-    async fn list<T: for<'de> Deserialize<'de>>(&self, args: &[&str], labels: &[String]) -> Result<Vec<T>> {
-        let text = self.run(ASK, filtered(args, labels)).await?;
-        self.parse(args, if text.trim().is_empty() { "[]" } else { &text })
-    }
-
-    /// Docker's lists show labels as one ambiguous string, so its things are listed by id and then inspected together.
-    async fn inspect<T: for<'de> Deserialize<'de>>(&self, args: &[&str], kind: &str, labels: &[String]) -> Result<Vec<T>> {
-        let mut tries = 3;
-        loop {
-            let ids = self.run(ASK, filtered(args, labels)).await?;
-            if ids.trim().is_empty() {
-                return Ok(Vec::new());
-            }
-            tries -= 1;
-            match self.run(ASK, [kind, "inspect"].into_iter().chain(ids.split_whitespace())).await {
-                Ok(text) => return self.parse(args, &text),
-                // One disappeared in between: list again.
-                Err(e) if is_gone(&e) && tries > 0 => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
-    fn parse<T: for<'de> Deserialize<'de>>(&self, args: &[&str], text: &str) -> Result<Vec<T>> {
-        serde_json::from_str(text)
-            .with_context(|| format!("`{} {}` answered with something else than expected", self.name(), args.join(" ")))
-    }
-}
-
-fn filtered(args: &[&str], labels: &[String]) -> Vec<String> {
-    args.iter().map(|a| (*a).to_owned()).chain(labels.iter().map(|l| format!("--filter=label={l}"))).collect()
 }
 
 fn is_program(path: &Path) -> bool {
@@ -482,6 +299,23 @@ mod tests {
         let error = Engine::at(EngineKind::Podman, "/bin/sleep").run(Duration::from_millis(50), ["100"]).await.err();
         assert!(error.is_some_and(|e| e.what.contains("did not end")));
         assert!(begun.elapsed() < Duration::from_secs(50));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_asked_to_end() -> Result<()> {
+        let dir = tempfile::tempdir().context("no directory")?;
+        let mark = dir.path().join("asked");
+        let script = "trap 'echo >\"$0\"; exit' TERM; while :; do sleep 0.02; done";
+        let shell = Engine::at(EngineKind::Podman, "/bin/sh");
+        let args = [OsStr::new("-c"), OsStr::new(script), mark.as_os_str()];
+        assert!(tokio::time::timeout(Duration::from_millis(500), shell.run(ASK, args)).await.is_err(), "it ended by itself");
+        for _ in 0..1000 {
+            if mark.exists() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err(Error::new("it was not asked to end"))
     }
 
     #[tokio::test]

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use include_dir::{Dir, DirEntry, include_dir};
+use include_dir::{Dir, DirEntry, File, include_dir};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::engine::{ACT, Engine, EngineKind, MOVE};
+use super::engine::{ACT, Engine, EngineKind, MOVE, process};
 use crate::bundle::{Manifest, Role};
 use crate::error::{Context, Error, Result};
 use crate::machine::host::{Facts, runtime_flags};
@@ -21,6 +21,8 @@ use crate::state;
 
 static RECIPE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scripts/node-image");
 
+/// The script that makes the second layer: the only part of the recipe that the base does not depend on.
+const UNPACK: &str = "unpack";
 /// Debian's release: its systemd (252) still boots where the kernel has only cgroup v1.
 const SUITE: &str = "bookworm";
 /// Longest time for packages to be downloaded and installed: 80 s on two cores with a near mirror.
@@ -50,6 +52,7 @@ impl NodeImage {
         let base = base_key();
         let mut hash = Sha256::new();
         hash.update(&base);
+        hash.update(recipe(UNPACK)?.contents());
         let mut archives = Vec::new();
         for file in manifest.files.into_iter().filter(|f| f.role == Role::Image) {
             hash.update(&file.sha256);
@@ -105,7 +108,7 @@ impl NodeImage {
     async fn unpack(&self, engine: &Engine, facts: &Facts, cache: &Path) -> Result<()> {
         let work = tempfile::Builder::new().prefix("unpack-").tempdir_in(cache).context("cannot make a directory to build in")?;
         let script = work.path().join("unpack");
-        write_entry("unpack", &script, 0o755)?;
+        write_entry(UNPACK, &script, 0o755)?;
         let container = format!("kup-image-{}", self.tag.rsplit(':').next().unwrap_or_default());
         let remove = || async { engine.run(ACT, ["rm", "-f", "-v", &container]).await };
         remove().await.or_else(|e| if super::engine::is_gone(&e) { Ok(String::new()) } else { Err(e) })?;
@@ -141,8 +144,7 @@ fn base_key() -> String {
     let mut files = Vec::new();
     collect(&RECIPE, &mut files);
     files.sort();
-    for (path, contents) in files {
-        // The unpacking script is hashed too: it is simpler than an exception, and it changes as rarely.
+    for (path, contents) in files.into_iter().filter(|(path, _)| *path != Path::new(UNPACK)) {
         hash.update(path.as_os_str().as_encoded_bytes());
         hash.update([0]);
         hash.update((contents.len() as u64).to_le_bytes());
@@ -167,6 +169,10 @@ fn packages() -> Result<Vec<&'static str>> {
         .and_then(|f| f.contents_utf8())
         .ok_or_else(|| Error::new("this kup was built without scripts/node-image/packages"))?;
     Ok(text.lines().filter(|l| !l.starts_with('#')).flat_map(str::split_whitespace).collect())
+}
+
+fn recipe(name: &str) -> Result<&'static File<'static>> {
+    RECIPE.get_file(name).ok_or_else(|| Error::new(format!("this kup was built without scripts/node-image/{name}")))
 }
 
 /// Writes a file of the recipe.
@@ -227,15 +233,17 @@ async fn by_mmdebstrap(program: &Path, engine: &Engine, work: &Path, base: &str,
     command.arg(format!("--customize-hook=sync-in {shown}/files /"));
     command.arg("--customize-hook=chroot \"$1\" sh /tmp/finish && rm \"$1/tmp/finish\"");
     command.arg(SUITE).arg(&archive);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     span.waiting(format!("installing Debian's packages ({EXPECTED})"));
-    let mut child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+    let mut child = process::spawn(&mut command).with_context(|| format!("cannot run {}", program.display()))?;
+    let pid = child.id();
     let mut said: Vec<String> = Vec::new();
-    let status = tokio::time::timeout(INSTALL, async {
+    let status = process::end(pid, INSTALL, async {
         if let Some(stderr) = child.stderr.take() {
-            let mut lines = BufReader::new(stderr).lines();
-            while let Some(line) = lines.next_line().await? {
-                if let Some(step) = line.strip_prefix("I: ").filter(|s| s.ends_with("...")) {
+            let mut lines = BufReader::new(stderr).split(b'\n');
+            while let Some(line) = lines.next_segment().await? {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if let Some(step) = line.strip_prefix("I: ").filter(|s| s.ends_with("...") && !s.contains("tempdir")) {
                     span.waiting(format!("{} ({EXPECTED} in all)", step.trim_end_matches('.')));
                 }
                 said.push(line);
@@ -247,7 +255,7 @@ async fn by_mmdebstrap(program: &Path, engine: &Engine, work: &Path, base: &str,
         child.wait().await
     })
     .await
-    .map_err(|_| {
+    .ok_or_else(|| {
         Error::new(format!("mmdebstrap did not end within {} minutes", INSTALL.as_secs() / 60))
             .why(tail(&said))
             .hint("see whether Debian's mirror can be reached")

@@ -17,12 +17,25 @@ pub async fn strangers_see_health_only(w: &World<'_>) -> Check {
     let ca = reqwest::Certificate::from_pem(w.cluster.login()?.ca_pem.as_bytes())?;
     let stranger = reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(10)).build()?;
     for master in w.cluster.masters() {
-        let ask = async |path: &str| -> Check<u16> { Ok(stranger.get(format!("https://{}:6443{path}", master.address)).send().await?.status().as_u16()) };
+        let ask = async |path: &str| -> Check<u16> {
+            Ok(stranger.get(format!("https://{}:6443{path}", master.address)).send().await?.status().as_u16())
+        };
         for path in ["/livez", "/readyz", "/healthz"] {
             let status = ask(path).await?;
             ensure!(status == 200, "{path} answers {status} without a login");
         }
-        for path in ["/", "/api", "/version", "/metrics", "/openapi/v2", "/api/v1/namespaces", "/api/v1/secrets", "/openid/v1/jwks", "/readyz/ping", "/debug/pprof/"] {
+        for path in [
+            "/",
+            "/api",
+            "/version",
+            "/metrics",
+            "/openapi/v2",
+            "/api/v1/namespaces",
+            "/api/v1/secrets",
+            "/openid/v1/jwks",
+            "/readyz/ping",
+            "/debug/pprof/",
+        ] {
             let status = ask(path).await?;
             ensure!(status == 401, "{path} answers {status} without a login");
         }
@@ -33,9 +46,13 @@ pub async fn strangers_see_health_only(w: &World<'_>) -> Check {
 /// The user's own group may do all, and can be unbound: it isn't system:masters. Nothing on the nodes is in that group either.
 pub async fn administrator_has_a_group_of_its_own(w: &World<'_>) -> Check {
     let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" });
-    let me = w.cluster.api.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await?["status"]["userInfo"].clone();
+    let me =
+        w.cluster.api.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &review).await?["status"]["userInfo"].clone();
     let groups: BTreeSet<String> = me["groups"].as_array().into_iter().flatten().map(text).collect();
-    ensure!(groups.contains("kup:cluster-admins") && !groups.contains("system:masters"), "the administrator's groups are {groups:?}");
+    ensure!(
+        groups.contains("kup:cluster-admins") && !groups.contains("system:masters"),
+        "the administrator's groups are {groups:?}"
+    );
     let subjects = "find /etc /var/lib/kubelet/pki \\( -name '*.crt' -o -name '*.pem' \\) -path '*pki*' -exec openssl x509 -noout -subject -in {} \\;";
     for (node, seen) in everywhere(w, subjects).await? {
         ensure!(seen.contains("system:node"), "no certificate was found on {}: {seen}", node.name);
@@ -49,7 +66,8 @@ pub async fn nodes_are_restricted_to_themselves(w: &World<'_>) -> Check {
     let minions: Vec<_> = w.cluster.minions().collect();
     let (me, other) = (minions[0], &minions[1].name);
     w.apply("{ apiVersion: v1, kind: Secret, metadata: { name: foreign }, stringData: { word: x } }").await?;
-    let kubectl = async |what: &str| w.cluster.on(me, &format!("{BIN}/kubectl --kubeconfig /etc/kup/node.kubeconfig {what} 2>&1")).await;
+    let kubectl =
+        async |what: &str| w.cluster.on(me, &format!("{BIN}/kubectl --kubeconfig /etc/kup/node.kubeconfig {what} 2>&1")).await;
     let own = &me.name;
     // What it may do shows that the rest is refused for what it is.
     kubectl(&format!("label node {own} story.test/own=1")).await?.ok("a node labels itself")?;
@@ -80,7 +98,8 @@ pub async fn nodes_are_restricted_to_themselves(w: &World<'_>) -> Check {
 
 /// Tokens are signed with RSA, as clouds' identity services want it, by an issuer that names itself.
 pub async fn tokens_are_signed_with_rsa(w: &World<'_>) -> Check {
-    let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 600 } });
+    let request =
+        json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 600 } });
     let token = text(&w.cluster.api.post(&w.path("serviceaccounts/default/token"), &request).await?["status"]["token"]);
     let part = |n: usize| -> Check<Value> {
         let part = token.split('.').nth(n).ok_or("the token has no such part")?;
@@ -99,10 +118,13 @@ pub async fn tokens_are_signed_with_rsa(w: &World<'_>) -> Check {
 /// What is done is written down, with who did it; what is secret isn't.
 pub async fn audit_log_tells_who_did_what(w: &World<'_>) -> Check {
     let word = "audited-word-that-must-not-be-there";
-    w.apply(&format!("{{ apiVersion: v1, kind: Secret, metadata: {{ name: audited }}, stringData: {{ word: {word} }} }}")).await?;
+    w.apply(&format!("{{ apiVersion: v1, kind: Secret, metadata: {{ name: audited }}, stringData: {{ word: {word} }} }}"))
+        .await?;
     let encoded = base64::engine::general_purpose::STANDARD.encode(word);
     let pattern = format!("\"namespace\":\"{}\",\"name\":\"audited\"", w.namespace);
-    let script = format!("stat -c 'mode %a' /var/log/kubernetes/audit.log; grep -F '{pattern}' /var/log/kubernetes/audit.log | tail -1; grep -c -e {word} -e {encoded} /var/log/kubernetes/audit.log");
+    let script = format!(
+        "stat -c 'mode %a' /var/log/kubernetes/audit.log; grep -F '{pattern}' /var/log/kubernetes/audit.log | tail -1; grep -c -e {word} -e {encoded} /var/log/kubernetes/audit.log"
+    );
     // Lines are written in batches, at least every 30 s.
     let seen = eventually("the Secret's line in the audit log", async || {
         let mut seen = String::new();
@@ -115,7 +137,10 @@ pub async fn audit_log_tells_who_did_what(w: &World<'_>) -> Check {
     let line: Value = serde_json::from_str(seen.lines().find(|l| l.starts_with('{')).ok_or("no line")?)?;
     ensure!(line["user"]["username"] == "kup-admin" && line["verb"] == "patch", "the line says {line}");
     ensure!(line["requestObject"].is_null(), "the log holds the Secret: {line}");
-    ensure!(seen.lines().all(|l| l.starts_with('{') || l == "mode 600" || l == "0"), "the log's mode, or lines with the Secret's word: {seen}");
+    ensure!(
+        seen.lines().all(|l| l.starts_with('{') || l == "mode 600" || l == "0"),
+        "the log's mode, or lines with the Secret's word: {seen}"
+    );
     let flags = w.cluster.read(w.cluster.master(), "tr '\\0' '\\n' < /proc/$(pidof kube-apiserver)/cmdline").await?;
     for flag in ["--audit-log-maxage=", "--audit-log-maxbackup=", "--audit-log-maxsize="] {
         ensure!(flags.lines().any(|l| l.starts_with(flag)), "the audit log is never rotated: no {flag} in\n{flags}");
@@ -143,7 +168,10 @@ pub async fn control_plane_runs_as_configured(w: &World<'_>) -> Check {
             ensure!(health == "ok\n200", "{unit}: /healthz says {health:?}");
             let profiler = ask("/debug/pprof/").await?;
             ensure!(profiler.ends_with("\n404"), "{unit}: the profiler answers {profiler:?}");
-            let stranger = w.cluster.read(master, &format!("curl -sk -o /dev/null -w '%{{http_code}}' https://127.0.0.1:{port}/metrics")).await?;
+            let stranger = w
+                .cluster
+                .read(master, &format!("curl -sk -o /dev/null -w '%{{http_code}}' https://127.0.0.1:{port}/metrics"))
+                .await?;
             ensure!(stranger == "403" || stranger == "401", "{unit}: a stranger reads its metrics: {stranger}");
         }
         let config = w.cluster.read(master, &script("https://127.0.0.1:10257/configz")).await?;

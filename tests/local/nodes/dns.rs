@@ -20,6 +20,9 @@ pub async fn dns_is_spread_and_protected(w: &World<'_>) -> Check {
         ensure!(probe["periodSeconds"] == 1, "DNS is asked whether it is ready every {} s", probe["periodSeconds"]);
     }
     let budget = api.get("/apis/policy/v1/namespaces/kube-system/poddisruptionbudgets/coredns").await?["status"].clone();
-    ensure!(budget["disruptionsAllowed"] == 1 && budget["currentHealthy"] == 2 && budget["desiredHealthy"] == 1, "the budget's status is {budget}");
+    ensure!(
+        budget["disruptionsAllowed"] == 1 && budget["currentHealthy"] == 2 && budget["desiredHealthy"] == 1,
+        "the budget's status is {budget}"
+    );
     Ok(())
 }

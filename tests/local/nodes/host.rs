@@ -17,7 +17,11 @@ pub async fn kernel_is_set_for_pods(w: &World<'_>) -> Check {
         for wanted in ["net/ipv4/ip_forward:1", "vm/overcommit_memory:1", "kernel/panic:10", "kernel/panic_on_oops:1", "shared"] {
             ensure!(seen.lines().any(|l| l == wanted), "{}: no `{wanted}` in\n{seen}", node.name);
         }
-        ensure!(!seen.contains("-iptables:0") && !seen.contains("-ip6tables:0"), "{}: bridged packets pass by the rules:\n{seen}", node.name);
+        ensure!(
+            !seen.contains("-iptables:0") && !seen.contains("-ip6tables:0"),
+            "{}: bridged packets pass by the rules:\n{seen}",
+            node.name
+        );
         ensure!(seen.contains("overlay"), "{}: the kernel has no overlay file system:\n{seen}", node.name);
         ensure!(seen.contains("table ip kube-proxy"), "{}: kube-proxy set no nftables:\n{seen}", node.name);
     }
@@ -30,7 +34,12 @@ pub async fn journal_and_network_daemon_are_kept_in_check(w: &World<'_>) -> Chec
         ls /run/kup/restart | sed 's/^/due:/'";
     for (node, seen) in everywhere(w, script).await? {
         // "System Journal (/var/log/journal/…) is 8.0M, max 200.0M, 192.0M free."
-        let cap = seen.lines().next().and_then(|l| l.split("max ").nth(1)).and_then(|l| l.split("M,").next()).and_then(|m| m.parse::<f64>().ok());
+        let cap = seen
+            .lines()
+            .next()
+            .and_then(|l| l.split("max ").nth(1))
+            .and_then(|l| l.split("M,").next())
+            .and_then(|m| m.parse::<f64>().ok());
         ensure!(cap.is_some_and(|cap| cap <= 200.0), "{}: the journal's cap is {cap:?} MB: {seen}", node.name);
         for wanted in ["ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no"] {
             ensure!(seen.lines().any(|l| l == wanted), "{}: networkd's configuration lacks {wanted}:\n{seen}", node.name);
@@ -58,7 +67,11 @@ pub async fn units_run_and_come_back(w: &World<'_>) -> Check {
             for (limit, most) in [("READ_IDLE", 5), ("PING", 3)] {
                 let prefix = format!("{client} HTTP2_{limit}_TIMEOUT_SECONDS=");
                 let seconds = seen.lines().find_map(|l| l.strip_prefix(&prefix)?.parse::<u32>().ok());
-                ensure!(seconds.is_some_and(|s| s <= most), "{}: {client} notices a silent master late: {limit} {seconds:?} in\n{seen}", node.name);
+                ensure!(
+                    seconds.is_some_and(|s| s <= most),
+                    "{}: {client} notices a silent master late: {limit} {seconds:?} in\n{seen}",
+                    node.name
+                );
             }
         }
         for unit in every.iter().chain(if node.master { &master[..] } else { &[] }) {
@@ -69,7 +82,13 @@ pub async fn units_run_and_come_back(w: &World<'_>) -> Check {
             ensure!(words.contains("0"), "{}: {unit} was started again and again: {line:?}", node.name);
         }
         if !node.master {
-            ensure!(master.iter().all(|unit| seen.contains(&format!("{unit}: no 0 inactive")) || !seen.contains(&format!("{unit}: always"))), "{} runs a master's unit:\n{seen}", node.name);
+            ensure!(
+                master
+                    .iter()
+                    .all(|unit| seen.contains(&format!("{unit}: no 0 inactive")) || !seen.contains(&format!("{unit}: always"))),
+                "{} runs a master's unit:\n{seen}",
+                node.name
+            );
         }
     }
     Ok(())

@@ -34,13 +34,22 @@ pub async fn kubelets_run_as_configured(w: &World<'_>) -> Check {
         is("/shutdownGracePeriodCriticalPods", json!("10s"))?;
         is("/enforceNodeAllocatable", json!(["pods"]))?;
         for signal in ["memory.available", "nodefs.available", "nodefs.inodesFree", "imagefs.available"] {
-            ensure!(config["evictionHard"][signal].is_string(), "{}: no eviction at {signal}: {}", node.name, config["evictionHard"]);
+            ensure!(
+                config["evictionHard"][signal].is_string(),
+                "{}: no eviction at {signal}: {}",
+                node.name,
+                config["evictionHard"]
+            );
         }
         ensure!(text(&config["tlsMinVersion"]) == "VersionTLS12", "{}: TLS from {}", node.name, config["tlsMinVersion"]);
 
         // The resolver's file is the real one: a loopback address would send CoreDNS's questions to itself.
         let resolver = w.cluster.read(node, &format!("cat {}", text(&config["resolvConf"]))).await?;
-        ensure!(resolver.lines().any(|l| l.starts_with("nameserver ")), "{}: the resolver's file names no server: {resolver}", node.name);
+        ensure!(
+            resolver.lines().any(|l| l.starts_with("nameserver ")),
+            "{}: the resolver's file names no server: {resolver}",
+            node.name
+        );
         ensure!(!resolver.contains("nameserver 127."), "{}: the resolver's file names the loopback: {resolver}", node.name);
 
         let tree = w.cluster.read(node, "stat -fc %T /sys/fs/cgroup; systemd-inhibit --list --no-legend --no-pager").await?;
@@ -53,7 +62,8 @@ pub async fn kubelets_run_as_configured(w: &World<'_>) -> Check {
 
 /// What is reserved is not given to pods: the Node says so, and the kernel holds it.
 pub async fn reservations_hold(w: &World<'_>) -> Check {
-    let script = "cat /sys/fs/cgroup/memory/kubepods/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/kubepods*/memory.max";
+    let script =
+        "cat /sys/fs/cgroup/memory/kubepods/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/kubepods*/memory.max";
     for (node, limit) in everywhere(w, script).await? {
         let config = w.cluster.api.get(&format!("/api/v1/nodes/{}/proxy/configz", node.name)).await?["kubeletconfig"].clone();
         let status = w.cluster.api.get(&format!("/api/v1/nodes/{}", node.name)).await?["status"].clone();
@@ -62,11 +72,24 @@ pub async fn reservations_hold(w: &World<'_>) -> Check {
         let (capacity, allocatable) = (kib(&status["capacity"]["memory"])?, kib(&status["allocatable"]["memory"])?);
         let eviction = kib(&config["evictionHard"]["memory.available"])?;
         ensure!(reserved > 200 * 1024, "{}: only {reserved} KiB are reserved", node.name);
-        ensure!(capacity - allocatable == reserved + eviction, "{}: {capacity} - {allocatable} KiB is not {reserved} + {eviction}", node.name);
+        ensure!(
+            capacity - allocatable == reserved + eviction,
+            "{}: {capacity} - {allocatable} KiB is not {reserved} + {eviction}",
+            node.name
+        );
         let limit: u64 = limit.trim().parse()?;
-        ensure!((limit / 1024).abs_diff(capacity - reserved) < 8, "{}: pods may use {limit} bytes, {capacity} KiB less {reserved} expected", node.name);
+        ensure!(
+            (limit / 1024).abs_diff(capacity - reserved) < 8,
+            "{}: pods may use {limit} bytes, {capacity} KiB less {reserved} expected",
+            node.name
+        );
         ensure!(text(&status["allocatable"]["pods"]) == "100", "{}: {} pods", node.name, status["allocatable"]["pods"]);
-        ensure!(status["allocatable"]["cpu"] != status["capacity"]["cpu"], "{}: no CPU is reserved: {}", node.name, status["allocatable"]);
+        ensure!(
+            status["allocatable"]["cpu"] != status["capacity"]["cpu"],
+            "{}: no CPU is reserved: {}",
+            node.name,
+            status["allocatable"]
+        );
     }
     Ok(())
 }
@@ -81,7 +104,10 @@ fn quantity_kib(text: &str) -> Option<u64> {
 pub async fn pods_are_confined_by_default(w: &World<'_>) -> Check {
     w.apply(&tools_pod("plain", &[tools("plain", &then_wait(":"), "", "")], "", "")).await?;
     let pod = w.pod("plain").await?;
-    let status = w.cluster.kubectl(&["-n", &w.namespace, "exec", "plain", "--", "grep", "-E", "^(Seccomp|CapBnd):", "/proc/1/status"]).await?;
+    let status = w
+        .cluster
+        .kubectl(&["-n", &w.namespace, "exec", "plain", "--", "grep", "-E", "^(Seccomp|CapBnd):", "/proc/1/status"])
+        .await?;
     let status = status.ok("reading /proc/1/status in the pod")?;
     ensure!(status.contains("Seccomp:\t2"), "the pod has no seccomp filter: {status}");
     // CAP_SYS_ADMIN is bit 21.
@@ -90,7 +116,10 @@ pub async fn pods_are_confined_by_default(w: &World<'_>) -> Check {
     let node = w.cluster.nodes.iter().find(|n| n.name == text(&pod["spec"]["nodeName"])).ok_or("the pod's node is unknown")?;
     let uid = text(&pod["metadata"]["uid"]);
     // cgroupfs writes the uid as it is, systemd with underscores.
-    let script = format!("find /sys/fs/cgroup \\( -path '*pod{uid}/pids.max' -o -path '*pod{}.slice/pids.max' \\) -exec cat {{}} +", uid.replace('-', "_"));
+    let script = format!(
+        "find /sys/fs/cgroup \\( -path '*pod{uid}/pids.max' -o -path '*pod{}.slice/pids.max' \\) -exec cat {{}} +",
+        uid.replace('-', "_")
+    );
     let limit = w.cluster.read(node, &script).await?;
     ensure!(limit.lines().any(|l| l == "4096"), "the pod's limit of processes is {limit:?}");
     Ok(())
@@ -118,7 +147,8 @@ pub async fn kubelets_refuse_strangers(w: &World<'_>) -> Check {
 
 /// kube-proxy's own account of itself.
 pub async fn kube_proxy_runs_as_configured(w: &World<'_>) -> Check {
-    let script = "curl -sS --max-time 10 http://127.0.0.1:10249/configz; echo; curl -sS --max-time 10 http://127.0.0.1:10249/proxyMode";
+    let script =
+        "curl -sS --max-time 10 http://127.0.0.1:10249/configz; echo; curl -sS --max-time 10 http://127.0.0.1:10249/proxyMode";
     for (node, seen) in everywhere(w, script).await? {
         let (config, mode) = seen.split_once('\n').unwrap_or_default();
         let config = serde_json::from_str::<Value>(config)?["kubeproxy.config.k8s.io"].clone();

@@ -13,7 +13,11 @@ use crate::support::cluster::Node;
 
 /// Runs a shell script on every machine at once; the outputs in the order of the machines.
 pub async fn everywhere<'a>(w: &'a World<'_>, script: &str) -> Check<Vec<(&'a Node, String)>> {
-    let read = w.cluster.nodes.iter().map(async |node| Ok::<_, Box<dyn std::error::Error + Send + Sync>>((node, w.cluster.read(node, script).await?)));
+    let read = w
+        .cluster
+        .nodes
+        .iter()
+        .map(async |node| Ok::<_, Box<dyn std::error::Error + Send + Sync>>((node, w.cluster.read(node, script).await?)));
     futures::future::try_join_all(read).await
 }
 
