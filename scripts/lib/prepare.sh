@@ -61,14 +61,15 @@ need_rust() {
     echo "Rust $found"
 }
 
+# need_go WHY: Go as new as the newest of the bundle's modules asks.
 need_go() {
-    local wanted found
+    local wanted found why=$1
     wanted=$(sed -n 's/^go //p' scripts/bundle/*/go.mod | sort -V | tail -n 1)
     found=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || found=
-    [[ -n $found ]] || die "Go is not installed (needed: $wanted or newer, to build the bundle: upstream cannot be reached from here)" \
+    [[ -n $found ]] || die "Go is not installed (needed: $wanted or newer, $why)" \
         "install it as https://go.dev/doc/install says (Debian's package is too old), then run this again"
     at_least "$wanted" "${found#go}" ||
-        die "${found} is too old (needed: Go $wanted or newer, to build the bundle)" "see https://go.dev/doc/install"
+        die "${found} is too old (needed: Go $wanted or newer, $why)" "see https://go.dev/doc/install"
     echo "Go ${found#go}"
 }
 
@@ -101,7 +102,7 @@ get_bundle() {
         kup bundle fetch
     else
         part "Bundle: Kubernetes, etcd, containerd and the rest, built from source" "20 min on two cores"
-        need_go
+        need_go "to build the bundle: upstream cannot be reached from here"
         kup bundle build
     fi
 }
