@@ -14,6 +14,6 @@ if [ -e /run/systemd/resolve/resolv.conf ] && grep -q '^nameserver 127\.0\.0\.53
 else
   say resolver /etc/resolv.conf
 fi
-if [ -e /run/.containerenv ] || [ -e /.dockerenv ]; then say container yes; else say container no; fi
+if systemd-detect-virt -q --container; then say container yes; else say container no; fi
 say interface "$(ip -o -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p')"
 say bridge_nf "$([ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] && echo yes || echo no)"

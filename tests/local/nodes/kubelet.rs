@@ -41,6 +41,8 @@ pub async fn kubelets_run_as_configured(w: &World<'_>) -> Check {
                 config["evictionHard"]
             );
         }
+        // A local machine knows that it is a container: its disk is its user's, and only a nearly full one is a reason to evict.
+        ensure!(config["evictionHard"]["nodefs.available"] == "1Gi", "{}: {}", node.name, config["evictionHard"]);
         ensure!(text(&config["tlsMinVersion"]) == "VersionTLS12", "{}: TLS from {}", node.name, config["tlsMinVersion"]);
 
         // The resolver's file is the real one: a loopback address would send CoreDNS's questions to itself.
