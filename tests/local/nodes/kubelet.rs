@@ -73,7 +73,7 @@ pub async fn reservations_hold(w: &World<'_>) -> Check {
         let reserved = kib(&config["kubeReserved"]["memory"])? + kib(&config["systemReserved"]["memory"])?;
         let (capacity, allocatable) = (kib(&status["capacity"]["memory"])?, kib(&status["allocatable"]["memory"])?);
         let eviction = kib(&config["evictionHard"]["memory.available"])?;
-        ensure!(reserved > 200 * 1024, "{}: only {reserved} KiB are reserved", node.name);
+        ensure!(reserved >= 200 * 1024, "{}: only {reserved} KiB are reserved", node.name);
         ensure!(
             capacity - allocatable == reserved + eviction,
             "{}: {capacity} - {allocatable} KiB is not {reserved} + {eviction}",
