@@ -55,7 +55,7 @@ pub async fn units_run_and_come_back(w: &World<'_>) -> Check {
     let every = ["containerd", "kubelet", "kube-proxy", "flanneld"];
     let master = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
     let script = "grep -h server: /etc/kup/node.kubeconfig | sed 's,.*https://,name:,; s/:6443.*//'; \
-        for p in kubelet kube-proxy flanneld; do tr '\\0' '\\n' < /proc/$(pidof $p)/environ | grep ^HTTP2_ | sed \"s/^/$p /\"; done; \
+        for p in kubelet kube-proxy flanneld; do tr '\\0' '\\n' < /proc/$(systemctl show -p MainPID --value $p)/environ | grep ^HTTP2_ | sed \"s/^/$p /\"; done; \
         getent ahostsv4 api.kup.internal | sed 's/ .*//; s/^/api:/'; \
         for u in containerd kubelet kube-proxy flanneld etcd kube-apiserver kube-controller-manager kube-scheduler; do \
         systemctl show $u -p ActiveState -p UnitFileState -p Restart -p NRestarts -p SubState --value | paste -sd ' ' | sed \"s/^/$u: /\"; done";
