@@ -141,7 +141,10 @@ pub async fn audit_log_tells_who_did_what(w: &World<'_>) -> Check {
         seen.lines().all(|l| l.starts_with('{') || l == "mode 600" || l == "0"),
         "the log's mode, or lines with the Secret's word: {seen}"
     );
-    let flags = w.cluster.read(w.cluster.master(), "tr '\\0' '\\n' < /proc/$(pidof kube-apiserver)/cmdline").await?;
+    let flags = w
+        .cluster
+        .read(w.cluster.master(), "tr '\\0' '\\n' < /proc/$(systemctl show -p MainPID --value kube-apiserver)/cmdline")
+        .await?;
     for flag in ["--audit-log-maxage=", "--audit-log-maxbackup=", "--audit-log-maxsize="] {
         ensure!(flags.lines().any(|l| l.starts_with(flag)), "the audit log is never rotated: no {flag} in\n{flags}");
     }

@@ -38,7 +38,7 @@ pub async fn secrets_are_in_no_argument_and_no_log(w: &World<'_>) -> Check {
         for p in /proc/[0-9]*; do for f in cmdline environ; do grep -qaFf $d/patterns $p/$f 2>/dev/null && echo found in $p/$f: $(tr '\\0' ' ' < $p/cmdline); done; done; \
         journalctl -q --no-pager | grep -cFf $d/patterns | sed 's/^/journal /'; \
         find /etc /run /tmp /var/log /var/tmp -xdev -type f -perm /044 -size -4M -exec grep -lFf $d/patterns {} + 2>/dev/null | sed 's/^/readable /'; \
-        grep -qaF api.kup.internal /etc/kup/node.kubeconfig && grep -caF kubelet /proc/$(pidof kubelet)/cmdline | sed 's/^/control /'";
+        grep -qaF api.kup.internal /etc/kup/node.kubeconfig && grep -caF kubelet /proc/$(systemctl show -p MainPID --value kubelet)/cmdline | sed 's/^/control /'";
     for (node, seen) in everywhere(w, script).await? {
         let least = if node.master { 12 } else { 2 };
         let patterns = seen.lines().find_map(|l| l.strip_prefix("patterns ")?.parse::<u32>().ok()).unwrap_or(0);
