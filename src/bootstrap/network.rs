@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(super) const STEP: Step = Step {
     name: "network",
     title: "pod network",
-    on: On::Machines,
+    on: On::Nodes,
     after: &[After::Same("kubelet"), After::All("access"), After::All("controllers")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
@@ -30,5 +30,5 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         return Err(error);
     }
     span.waiting("flannel to set its routes");
-    units::start(host, &["flanneld.service"]).await
+    units::start(context, host, &["flanneld.service"]).await
 }
