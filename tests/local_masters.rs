@@ -121,9 +121,8 @@ async fn three_masters_bear_the_loss_of_any_one() -> Check {
 
     // Users go through the machine in front; every master is a voting member.
     let kubeconfig = std::fs::read_to_string(home.path().join("kubeconfig"))?;
-    let front =
-        engine(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &format!("{name}-balancer-1")]);
-    let front = front.await?;
+    let balancer = format!("{name}-balancer-1");
+    let front = engine(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", &balancer]).await?;
     ensure!(kubeconfig.contains(&format!("https://{}:6443", front.trim())), "the kubeconfig names {front}: {kubeconfig}");
     let (code, seen) = status(home, name).await?;
     ensure!(code == Some(0), "{seen}");
@@ -151,7 +150,7 @@ async fn three_masters_bear_the_loss_of_any_one() -> Check {
     parts.done("masters::users_and_workloads_go_on_without_the_leader");
     let minion = format!("{name}-minion-3");
     cluster.kubectl(&["delete", "node", &minion]).await?.ok("kubectl delete node")?;
-    on(&minion, "systemctl restart kubelet").await?;
+    engine(&["restart", "--time=0", &minion]).await?;
     eventually("a node to join", async || {
         let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
         let output = cluster.kubectl(&["get", "node", &minion, "-o", ready, "--request-timeout=5s"]).await?;

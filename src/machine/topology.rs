@@ -86,3 +86,44 @@ impl Topology {
         self.masters.iter().cycle().skip(start).take(self.masters.len()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::BundleAccess;
+
+    fn machine(name: &str, role: Role, last: u8) -> Machine {
+        Machine {
+            name: name.into(),
+            role,
+            address: [172, 29, 0, last].into(),
+            ssh_port: 22,
+            user: "root".into(),
+            host_key: String::new(),
+            bundle: BundleAccess::Mounted,
+        }
+    }
+
+    #[test]
+    fn members_that_start_together_know_each_other() {
+        let machines = [
+            machine("c-master-2", Role::Master, 12),
+            machine("c-balancer-1", Role::Balancer, 2),
+            machine("c-minion-1", Role::Minion, 101),
+            machine("c-master-1", Role::Master, 11),
+        ];
+        let topology = Topology::of(&machines);
+        assert_eq!(topology.etcd_cluster(), "c-master-1=https://172.29.0.11:2380,c-master-2=https://172.29.0.12:2380");
+        assert_eq!(topology.balancer.map(|b| b.name).as_deref(), Some("c-balancer-1"));
+    }
+
+    #[test]
+    fn only_several_masters_have_something_in_front() {
+        let mut cluster = crate::cluster::defaults::cluster().unwrap();
+        cluster.minions.count = 1;
+        assert_eq!(wanted(&cluster).collect::<Vec<_>>(), [(Role::Master, 1), (Role::Minion, 1)]);
+        cluster.masters.count = 3;
+        assert_eq!(wanted(&cluster).last(), Some((Role::Balancer, 1)));
+        assert_eq!(wanted(&cluster).count(), 5);
+    }
+}

@@ -271,6 +271,7 @@ mod tests {
             unreachable: None,
             units: vec![unit("etcd"), unit("kubelet")],
             disks: vec![Disk { mount: "/".into(), used_kib: 50, free_kib: 50 }],
+            etcd: None,
             certificates: vec![certificate],
         };
         let node = Node {
