@@ -141,6 +141,8 @@ fn components(machines: &[MachineStatus], api: &Api) -> Vec<Component> {
             let well = wanting.clone().filter(|m| m.units.iter().any(|u| u.name == *unit && u.well())).count();
             Component { name: (*unit).to_owned(), well, of: wanting.count() }
         })
+        // One master needs nothing in front of it.
+        .filter(|component| component.of > 0)
         .collect();
     // A balancer has an API of its own, as far as users are concerned.
     let serving = machines.iter().filter(|m| m.role != Role::Minion).count();
