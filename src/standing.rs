@@ -62,6 +62,11 @@ impl Standing {
         self.machines.iter().filter(|m| m.machine.role == Role::Master)
     }
 
+    /// The machines at which the API answers: masters, and what is in front of several.
+    pub fn api_machines(&self) -> impl Iterator<Item = &FoundMachine> {
+        self.machines.iter().filter(|m| m.machine.role != Role::Minion)
+    }
+
     /// The administrator's login.
     pub fn admin(&self) -> Result<Pair> {
         layout::admin(&self.pki)

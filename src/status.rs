@@ -5,6 +5,7 @@
 
 mod api;
 mod certificates;
+mod etcd;
 mod judge;
 mod machine;
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use api::{Api, ApiServer, Node, Pod, Replicas, nodes};
 pub use certificates::Certificate;
+pub use etcd::{Etcd, EtcdMember};
 pub use machine::{Disk, MachineStatus, UNITS, Unit, units};
 
 use crate::cluster::spec::ProviderKind;
@@ -45,6 +47,8 @@ pub struct Status {
     pub components: Vec<Component>,
     /// Each machine, masters first.
     pub machines: Vec<MachineStatus>,
+    /// etcd over all masters; none if none of it answers.
+    pub etcd: Option<Etcd>,
     /// What the API says.
     pub api: Api,
 }
@@ -106,7 +110,9 @@ impl Status {
             .map(|w| w.name)
             .filter(|name| !machines.iter().any(|m| m.name == *name))
             .collect();
-        let problems = judge::problems(&judge::Seen { name: &standing.id.name, machines: &machines, missing, api: &api });
+        let etcd = etcd::of(&machines);
+        let seen = judge::Seen { name: &standing.id.name, machines: &machines, missing, etcd: etcd.as_ref(), api: &api };
+        let problems = judge::problems(&seen);
         Status {
             cluster: standing.id.name.clone(),
             provider: standing.id.provider,
@@ -116,6 +122,7 @@ impl Status {
             components: components(&machines, &api),
             problems,
             machines,
+            etcd,
             api,
         }
     }
@@ -134,13 +141,16 @@ fn components(machines: &[MachineStatus], api: &Api) -> Vec<Component> {
             let well = wanting.clone().filter(|m| m.units.iter().any(|u| u.name == *unit && u.well())).count();
             Component { name: (*unit).to_owned(), well, of: wanting.count() }
         })
+        // One master needs nothing in front of it.
+        .filter(|component| component.of > 0)
         .collect();
-    let masters = machines.iter().filter(|m| m.role == Role::Master).count();
-    all.push(Component { name: "API".into(), well: api.servers.iter().filter(|s| s.ready).count(), of: masters });
+    // A balancer has an API of its own, as far as users are concerned.
+    let serving = machines.iter().filter(|m| m.role != Role::Minion).count();
+    all.push(Component { name: "API".into(), well: api.servers.iter().filter(|s| s.ready).count(), of: serving });
     all.push(Component {
         name: "nodes".into(),
         well: machines.iter().filter(|m| api.node(&m.name).is_some_and(|n| n.ready)).count(),
-        of: machines.len(),
+        of: machines.iter().filter(|m| m.role.is_node()).count(),
     });
     if let Some(dns) = &api.dns {
         all.push(Component { name: "DNS".into(), well: dns.ready, of: dns.wanted });

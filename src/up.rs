@@ -164,16 +164,17 @@ async fn first(mut machines: mpsc::UnboundedReceiver<Machine>) -> mpsc::Unbounde
     receiver
 }
 
-/// How to reach a cluster: the first master that stands, with the administrator's login.
+/// How to reach a cluster: through the machine in front of its masters, or else the first master that stands, with the administrator's login.
 pub async fn access(id: &ClusterId, cluster: &Cluster, pki: &Pki, provider: &impl Provider) -> Result<Access> {
     let found = provider.discover(&cluster.name).await?;
-    let master = found.machines.iter().find(|m| m.machine.role == Role::Master).ok_or_else(|| {
+    let first = |role| found.machines.iter().find(|m| m.machine.role == role);
+    let front = first(Role::Balancer).or_else(|| first(Role::Master)).ok_or_else(|| {
         Error::new(format!("cluster {} has no master", cluster.name)).hint(format!("`kup up --name {}` makes it", cluster.name))
     })?;
     let admin = layout::admin(pki)?;
     Ok(Access {
         context: context_name(id),
-        server: format!("https://{}:{API_PORT}", master.machine.address),
+        server: format!("https://{}:{API_PORT}", front.machine.address),
         ca_pem: pki.cluster.pair.cert.clone(),
         cert_pem: admin.cert,
         key_pem: admin.key,
@@ -192,16 +193,19 @@ pub fn is_empty(plan: &[Action]) -> bool {
 
 /// Fields that running machines and their data are built on.
 fn refuse_what_cannot_change(before: &Cluster, now: &Cluster) -> Result<()> {
-    let fields: [(&str, String, String); 6] = [
+    let fields: [(&str, String, String); 5] = [
         ("kubernetes.version", before.kubernetes.version.clone(), now.kubernetes.version.clone()),
-        ("masters.count", before.masters.count.to_string(), now.masters.count.to_string()),
         ("network.pods", before.network.pods.to_string(), now.network.pods.to_string()),
         ("network.services", before.network.services.to_string(), now.network.services.to_string()),
         ("network.dns", before.network.dns.to_string(), now.network.dns.to_string()),
         ("network.domain", before.network.domain.clone(), now.network.domain.clone()),
     ];
-    let changed: Vec<String> =
+    let mut changed: Vec<String> =
         fields.iter().filter(|(_, old, new)| old != new).map(|(field, old, new)| format!("{field}: {old} → {new}")).collect();
+    // More masters join the others; fewer would have to leave etcd one by one, while each still serves.
+    if now.masters.count < before.masters.count {
+        changed.push(format!("masters.count: {} → {} (it can only grow)", before.masters.count, now.masters.count));
+    }
     if changed.is_empty() {
         return Ok(());
     }

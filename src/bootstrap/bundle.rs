@@ -8,7 +8,7 @@ use crate::report::Span;
 pub(super) const STEP: Step = Step {
     name: "bundle",
     title: "bundle",
-    on: On::Machines,
+    on: On::Nodes,
     after: &[After::Same("connect")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };

@@ -28,11 +28,11 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         return Err(Error::new(format!("{} is {}, but the bundle is for {wanted}", host.machine.name, facts.arch))
             .hint("kup bundle build --arch makes a bundle for another architecture"));
     }
-    if !facts.bridge_nf {
+    if !facts.bridge_nf && host.machine.role.is_node() {
         return Err(Error::new(format!("the kernel of {} can't filter bridged packets, which Services need", host.machine.name))
             .hint("load its module: modprobe br_netfilter"));
     }
     let word = format!("{} CPUs, {} MiB", facts.cpus, facts.memory_mib);
-    host.connected(ssh, facts);
+    context.connected(host, ssh, facts);
     Ok(word)
 }

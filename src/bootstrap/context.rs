@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::machine::facts::Facts;
 use crate::machine::files::Images;
 use crate::machine::ssh::{LoginKey, Ssh};
-use crate::machine::topology::Topology;
+use crate::machine::topology::{self, Topology};
 use crate::machine::{Machine, Role};
 use crate::pki::{Pki, layout};
 use crate::report::Report;
@@ -34,6 +34,8 @@ pub struct Context {
     hosts: watch::Sender<BTreeMap<String, Arc<Host>>>,
     api: OnceCell<ApiClient>,
     nodes: Mutex<Option<watch::Receiver<Nodes>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    members: tokio::sync::Mutex<()>,
 }
 
 /// A machine under bootstrap.
@@ -64,14 +66,10 @@ impl Host {
     pub fn mark_changed(&self) {
         self.changed.store(true, Ordering::Relaxed);
     }
-
-    /// Remembers connection and facts.
-    pub fn connected(&self, ssh: Ssh, facts: Facts) {
-        // Connecting twice is no error: the first connection stays.
-        let _ = self.ssh.set(ssh);
-        let _ = self.facts.set(facts);
-    }
 }
+
+/// The right to restart units on a master; held until what was restarted works again.
+pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 impl Context {
     /// For one run.
@@ -93,6 +91,8 @@ impl Context {
             hosts: watch::Sender::default(),
             api: OnceCell::new(),
             nodes: Mutex::default(),
+            turn: Arc::default(),
+            members: tokio::sync::Mutex::default(),
         }
     }
 
@@ -108,6 +108,11 @@ impl Context {
         self.hosts.borrow().values().cloned().collect()
     }
 
+    /// The nodes that have come so far, by name.
+    pub fn node_hosts(&self) -> Vec<Arc<Host>> {
+        self.hosts().into_iter().filter(|h| h.machine.role.is_node()).collect()
+    }
+
     /// Whether any step has changed anything on any machine.
     pub fn changed(&self) -> bool {
         self.hosts().iter().any(|h| h.changed.load(Ordering::Relaxed))
@@ -118,12 +123,45 @@ impl Context {
         self.hosts().into_iter().filter(|h| h.machine.role == Role::Master).collect()
     }
 
-    /// Who the masters are; waits until all have come (the provider's own deadline bounds that).
-    pub async fn topology(&self) -> Topology {
+    /// Remembers what the step `connect` made and found.
+    pub fn connected(&self, host: &Host, ssh: Ssh, facts: Facts) {
+        // Connecting twice is no error: the first connection stays.
+        let _ = host.ssh.set(ssh);
+        let _ = host.facts.set(facts);
+        self.hosts.send_modify(|_| {});
+    }
+
+    /// All masters, once each is connected (the step `connect` has its own deadline).
+    pub async fn connected_masters(&self) -> Vec<Arc<Host>> {
         let masters = usize::from(self.cluster.masters.count);
         let mut seen = self.hosts.subscribe();
+        let connected = |h: &&Arc<Host>| h.machine.role == Role::Master && h.facts.initialized();
         // The sender lives as long as this context: waiting can't fail.
-        let _ = seen.wait_for(|hosts| hosts.values().filter(|h| h.machine.role == Role::Master).count() >= masters).await;
+        let _ = seen.wait_for(|hosts| hosts.values().filter(connected).count() >= masters).await;
+        self.masters()
+    }
+
+    /// Whether masters take turns when units are restarted: so that, of several, all but one answer at any time.
+    pub fn takes_turns(&self, host: &Host) -> bool {
+        host.machine.role == Role::Master && self.cluster.masters.count > 1
+    }
+
+    /// Waits for the right to restart units on a master.
+    pub async fn turn(&self) -> Turn {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// Waits for the right to change etcd's members: etcd takes in one learner at a time.
+    pub async fn members(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.members.lock().await
+    }
+
+    /// Who the masters are and what stands in front of them; waits until all of these have come (the provider's own deadline bounds that).
+    pub async fn topology(&self) -> Topology {
+        let expected = topology::wanted(&self.cluster).filter(|(role, _)| *role != Role::Minion).count();
+        let mut seen = self.hosts.subscribe();
+        // The sender lives as long as this context: waiting can't fail.
+        let _ = seen.wait_for(|hosts| hosts.values().filter(|h| h.machine.role != Role::Minion).count() >= expected).await;
         Topology::of(self.hosts().iter().map(|h| &h.machine))
     }
 

@@ -20,7 +20,8 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
-    let word = units::start(host, &["kube-apiserver.service"]).await?;
+    // The next master waits until this one answers again.
+    let (word, _turn) = units::start_holding(context, host, &["kube-apiserver.service"]).await?;
     span.waiting("/readyz to say ok");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
     match api.ready(DEADLINE).await {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::context::{Context, Host};
 use crate::error::{Error, Result};
-use crate::machine::{Machine, Role};
+use crate::machine::{Machine, Role, topology};
 use crate::report::{Report, Span};
 
 /// One stage of turning machines into a cluster.
@@ -31,10 +31,27 @@ pub struct Step {
 pub enum On {
     /// On every machine.
     Machines,
+    /// On every machine that is a node: masters and minions.
+    Nodes,
     /// On every master.
     Masters,
+    /// On the machine in front of several masters, if there is one.
+    Balancers,
     /// Once, through the API.
     Cluster,
+}
+
+impl On {
+    /// Whether such a step runs on a machine of this role.
+    pub const fn includes(self, role: Role) -> bool {
+        match self {
+            On::Machines => true,
+            On::Nodes => role.is_node(),
+            On::Masters => matches!(role, Role::Master),
+            On::Balancers => matches!(role, Role::Balancer),
+            On::Cluster => false,
+        }
+    }
 }
 
 /// Something that must be done before a step may run.
@@ -67,16 +84,15 @@ pub enum Run {
 /// Which steps are done on which machines.
 struct Board {
     done: watch::Sender<HashMap<&'static str, Vec<String>>>,
-    masters: usize,
-    machines: usize,
+    /// The role of every machine that must come.
+    expected: Vec<Role>,
 }
 
 impl Board {
     fn expected(&self, on: On) -> usize {
         match on {
-            On::Machines => self.machines,
-            On::Masters => self.masters,
             On::Cluster => 1,
+            _ => self.expected.iter().filter(|role| on.includes(**role)).count(),
         }
     }
 
@@ -136,14 +152,11 @@ impl Spans<'_> {
 
 /// Runs `steps` on the machines that come through `machines`, until all is done or the first failure.
 ///
-/// `expected` machines (of which `masters` masters) must come; the channel's end before that is the provider's failure, which its
+/// As many machines must come as the cluster's config asks for; the channel's end before that is the provider's failure, which its
 /// own future reports.
 pub async fn run(context: &Context, steps: &[Step], mut machines: mpsc::UnboundedReceiver<Machine>) -> Result<()> {
-    let board = Board {
-        done: watch::Sender::default(),
-        masters: usize::from(context.cluster.masters.count),
-        machines: usize::from(context.cluster.masters.count) + usize::from(context.cluster.minions.count),
-    };
+    let board =
+        Board { done: watch::Sender::default(), expected: topology::wanted(&context.cluster).map(|(role, _)| role).collect() };
     let spans = Spans { report: &context.report, open: Mutex::default() };
     let mut cells = FuturesUnordered::new();
     for step in steps.iter().filter(|s| s.on == On::Cluster) {
@@ -156,7 +169,7 @@ pub async fn run(context: &Context, steps: &[Step], mut machines: mpsc::Unbounde
                 Some(machine) => {
                     let host = context.add(machine);
                     for step in steps {
-                        if step.on == On::Machines || (step.on == On::Masters && host.machine.role == Role::Master) {
+                        if step.on.includes(host.machine.role) {
                             cells.push(cell(context, steps, step, Some(host.clone()), &board, &spans));
                         }
                     }

@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 pub(super) const STEP: Step = Step {
     name: "kubelet",
     title: "nodes joining",
-    on: On::Machines,
+    on: On::Nodes,
     after: &[After::Same("runtime"), After::All("api")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
@@ -25,7 +25,7 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let name = host.machine.name.as_str();
     let mut nodes = context.nodes().await?;
-    let word = units::start(host, &["kubelet.service"]).await?;
+    let word = units::start(context, host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
     let has_label = |nodes: &Nodes| {
         nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))))
@@ -45,7 +45,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
 const fn label(role: Role) -> &'static str {
     match role {
         Role::Master => "node-role.kubernetes.io/control-plane",
-        Role::Minion => "node-role.kubernetes.io/minion",
+        Role::Minion | Role::Balancer => "node-role.kubernetes.io/minion",
     }
 }
 

@@ -9,12 +9,13 @@ pub mod engine;
 pub mod units;
 
 mod access;
+mod balancer;
 mod bundle;
 mod connect;
 mod control_plane;
 mod controllers;
 mod dns;
-mod etcd;
+pub mod etcd;
 mod files;
 mod kubelet;
 mod network;
@@ -33,6 +34,7 @@ pub const STEPS: &[Step] = &[
     runtime::STEP,
     etcd::STEP,
     control_plane::STEP,
+    balancer::STEP,
     controllers::STEP,
     access::STEP,
     kubelet::STEP,
@@ -45,6 +47,7 @@ pub const STEPS: &[Step] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Role;
 
     #[test]
     fn every_step_needs_only_earlier_ones() {
@@ -53,18 +56,10 @@ mod tests {
                 let earlier = STEPS.iter().take(i).find(|s| s.name == after.step());
                 let earlier = earlier.unwrap_or_else(|| panic!("{} needs {}, which is not before it", step.name, after.step()));
                 if let After::Same(_) = after {
-                    assert!(
-                        step.on != On::Cluster,
-                        "{} runs once, so it has no machine to share with {}",
-                        step.name,
-                        earlier.name
-                    );
-                    assert!(
-                        earlier.on == On::Machines || earlier.on == step.on,
-                        "{} does not run on every machine of {}",
-                        earlier.name,
-                        step.name
-                    );
+                    for role in [Role::Master, Role::Minion, Role::Balancer].into_iter().filter(|r| step.on.includes(*r)) {
+                        assert!(earlier.on.includes(role), "{} does not run on every machine of {}", earlier.name, step.name);
+                    }
+                    assert!(step.on != On::Cluster, "{} runs once, so it shares no machine with {}", step.name, earlier.name);
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Error, Result};
 use crate::report::Span;
+use crate::templates;
 
 /// How long the controller manager may take to give a Node its range.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -12,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(super) const STEP: Step = Step {
     name: "network",
     title: "pod network",
-    on: On::Machines,
+    on: On::Nodes,
     after: &[After::Same("kubelet"), After::All("access"), After::All("controllers")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
@@ -30,5 +31,10 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         return Err(error);
     }
     span.waiting("flannel to set its routes");
-    units::start(host, &["flanneld.service"]).await
+    let range = nodes.borrow().get(name).and_then(|n| n.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
+    // The API's words, but a machine is no place for what isn't a range.
+    let range: ipnet::Ipv4Net =
+        range.parse().map_err(|_| Error::new(format!("the Node {name} was given `{range}`, which is no IPv4 range for pods")))?;
+    let before = format!("RANGE={range}\n{}", templates::text("node/range.sh")?);
+    units::start_after(context, host, &before, &["flanneld.service"]).await
 }

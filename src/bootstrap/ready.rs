@@ -24,14 +24,14 @@ pub(super) const STEP: Step = Step {
     name: "ready",
     title: "all ready",
     on: On::Cluster,
-    after: &[After::All("network"), After::All("proxy"), After::All("dns")],
+    after: &[After::All("network"), After::All("proxy"), After::All("dns"), After::All("balancer")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };
 
 async fn run(context: &Context, span: &Span) -> Result<String> {
     let until = Instant::now() + DEADLINE;
     tokio::try_join!(nodes_ready(context, span, until), dns_available(context, until))?;
-    let hosts = context.hosts();
+    let hosts = context.node_hosts();
     span.waiting("DNS to answer on every node");
     let from_pods = futures::future::try_join_all(hosts.iter().map(|host| dns_answers(context, host.clone(), until)))
         .await?
@@ -46,7 +46,7 @@ fn remaining(until: Instant) -> Duration {
 }
 
 async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<()> {
-    let hosts = context.hosts();
+    let hosts = context.node_hosts();
     let missing = |nodes: &Nodes| -> Vec<(Arc<Host>, String)> {
         hosts
             .iter()

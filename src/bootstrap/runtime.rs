@@ -5,9 +5,13 @@ use super::{After, On, Run, Step, units};
 pub(super) const STEP: Step = Step {
     name: "runtime",
     title: "container runtime",
-    on: On::Machines,
+    on: On::Nodes,
     after: &[After::Same("files"), After::Same("bundle")],
-    run: Run::Machine(|_, host, _| {
-        Box::pin(units::start(host, &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"]))
+    run: Run::Machine(|context, host, _| {
+        Box::pin(units::start(
+            context,
+            host,
+            &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"],
+        ))
     }),
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::context::Host;
+use super::context::{Context, Host, Turn};
 use crate::error::{Error, Result};
 use crate::machine::ssh::{Ssh, last_lines};
 use crate::templates;
@@ -16,20 +16,52 @@ const LINES: usize = 15;
 ///
 /// # Errors
 /// A unit that does not start is named with the last lines of its own journal.
-pub async fn start(host: &Host, units: &[&str]) -> Result<String> {
+pub async fn start(context: &Context, host: &Host, units: &[&str]) -> Result<String> {
+    start_after(context, host, "", units).await
+}
+
+/// As [`start`], after the shell commands `before`, in the same round trip.
+pub async fn start_after(context: &Context, host: &Host, before: &str, units: &[&str]) -> Result<String> {
+    begin(context, host, before, units).await.map(|(word, _)| word)
+}
+
+/// As [`start`]; of several masters only one at a time restarts units, and keeps its turn until the caller has seen them work.
+pub async fn start_holding(context: &Context, host: &Host, units: &[&str]) -> Result<(String, Option<Turn>)> {
+    begin(context, host, "", units).await
+}
+
+async fn begin(context: &Context, host: &Host, before: &str, units: &[&str]) -> Result<(String, Option<Turn>)> {
+    if !context.takes_turns(host) {
+        let (_, word) = tell(host, "all", before, units).await?;
+        return Ok((word, None));
+    }
+    // What does not run is nobody's support: it starts at once, and may be what another's restart needs.
+    let (due, word) = tell(host, "start", before, units).await?;
+    if !due {
+        return Ok((word, None));
+    }
+    let turn = context.turn().await;
+    let (_, word) = tell(host, "restart", "", units).await?;
+    Ok((word, Some(turn)))
+}
+
+/// Runs the script on the machine. Says whether restarts are due, and what was done.
+async fn tell(host: &Host, what: &str, before: &str, units: &[&str]) -> Result<(bool, String)> {
     let ssh = host.ssh()?;
     // The script goes in by standard input; unit names are constants of ours and need no quoting.
-    let command = format!("sh -s -- {}", units.join(" "));
-    let output = ssh.exec(&command, templates::text("node/units.sh")?, START).await?;
+    let command = format!("sh -s -- {what} {}", units.join(" "));
+    let script = format!("{before}{}", templates::text("node/units.sh")?);
+    let output = ssh.exec(&command, script, START).await?;
+    let text = output.text();
+    let said = |key: &str| text.lines().rev().find_map(|l| l.strip_prefix(key).map(|rest| !rest.trim().is_empty()));
     if output.status == 0
-        && let Some(changed) =
-            output.text().lines().rev().find_map(|l| l.strip_prefix("changed:").map(str::trim).map(str::to_owned))
+        && let (Some(due), Some(changed)) = (said("due:"), said("changed:"))
     {
-        if changed.is_empty() {
-            return Ok("already running".into());
+        if !changed {
+            return Ok((due, "already running".into()));
         }
         host.mark_changed();
-        return Ok("started".into());
+        return Ok((due, "started".into()));
     }
     let mut error =
         Error::new(format!("{} did not start on {}", units.join(", "), host.machine.name)).why(last_lines(&output.stderr, 5));

@@ -117,7 +117,7 @@ async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {
         .map(|m| {
             let node = nodes.iter().flatten().find(|n| n.name == m.machine.name);
             NodeRow {
-                ready: nodes.as_ref().map(|_| node.is_some_and(|n| n.ready)),
+                ready: nodes.as_ref().filter(|_| m.machine.role.is_node()).map(|_| node.is_some_and(|n| n.ready)),
                 version: node.map(|n| n.version.clone()),
                 name: m.machine.name,
                 role: m.machine.role,
@@ -132,6 +132,7 @@ async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {
     let rows = rows.into_iter().map(|m| {
         let state = if m.running { "running" } else { "stopped" };
         let ready = match m.ready {
+            None if !m.role.is_node() => "-",
             None => "unknown",
             Some(true) => "Ready",
             Some(false) => "NotReady",

@@ -90,7 +90,8 @@ async fn target(which: &TargetArgs, ui: &Ui) -> Result<(Engine, Vec<Machine>)> {
     let target = which.require(&ui.report).await?;
     let name = &target.id.name;
     let found = target.provider.discover(name).await?;
-    let machines: Vec<Machine> = found.machines.into_iter().filter(|m| m.running).map(|m| m.machine).collect();
+    let nodes = found.machines.into_iter().filter(|m| m.running && m.machine.role.is_node());
+    let machines: Vec<Machine> = nodes.map(|m| m.machine).collect();
     match target.provider.engine_of(name).await? {
         Some(engine) if !machines.is_empty() => Ok((engine, machines)),
         Some(_) => {

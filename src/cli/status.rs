@@ -10,7 +10,7 @@ use super::target::TargetArgs;
 use crate::error::{Error, Kind, Result};
 use crate::provider::ClusterId;
 use crate::standing::{Standing, short};
-use crate::status::{MachineStatus, Severity, Status};
+use crate::status::{Etcd, MachineStatus, Severity, Status};
 
 /// Characters of a line of a journal that are shown.
 const LINE: usize = 200;
@@ -58,6 +58,9 @@ pub(super) fn render(status: &Status, wide: bool, colour: bool) -> String {
     for line in wrapped(components, WIDTH) {
         let _ = writeln!(text, "{line}");
     }
+    if let Some(etcd) = &status.etcd {
+        let _ = writeln!(text, "{}", etcd_line(etcd, &id));
+    }
     if wide {
         let _ = write!(text, "\n{}\n\n{}\n", units(status, &id), certificates(status, &id));
     }
@@ -77,9 +80,18 @@ pub(super) fn render(status: &Status, wide: bool, colour: bool) -> String {
     text
 }
 
+/// `etcd: 3 of 3 members answer (2 are needed), leader master-2, 21 MiB`
+fn etcd_line(etcd: &Etcd, id: &ClusterId) -> String {
+    let leader = etcd.leader.as_deref().map_or_else(|| "no leader".to_owned(), |name| format!("leader {}", short(id, name)));
+    let bytes = etcd.members.iter().filter_map(|m| m.db_bytes).max().unwrap_or_default();
+    let (answering, all) = (etcd.answering(), etcd.members.len());
+    format!("etcd: {answering} of {all} members answer ({} needed), {leader}, {} MiB", etcd.quorum, bytes.div_ceil(1 << 20))
+}
+
 fn machine_row(machine: &MachineStatus, status: &Status, id: &ClusterId) -> [String; 6] {
     let unknown = || "-".to_owned();
     let node = match (&status.api.nodes, status.api.node(&machine.name)) {
+        _ if !machine.role.is_node() => unknown(),
         (None, _) => "unknown".to_owned(),
         (_, None) => "missing".to_owned(),
         (_, Some(node)) if !node.ready => "NotReady".to_owned(),

@@ -106,8 +106,8 @@ impl From<PortRange> for String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Masters {
-    /// How many: an odd number, since etcd needs a majority.
-    #[schemars(range(min = 1))]
+    /// How many: an odd number, since etcd needs a majority. It can be raised later.
+    #[schemars(range(min = 1, max = 7))]
     pub count: u16,
 }
 

@@ -32,6 +32,20 @@ pub struct Facts {
     pub interface: String,
     /// Whether bridged packets can be made to pass the packet filter.
     pub bridge_nf: bool,
+    /// What stands of an etcd.
+    pub etcd: EtcdData,
+}
+
+/// What stands of an etcd on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EtcdData {
+    /// Nothing.
+    None,
+    /// A data directory whose etcd has never become ready: nothing can have been written to it.
+    Begun,
+    /// A data directory whose etcd has been ready: the cluster's data, or a copy of it.
+    Formed,
 }
 
 /// What a node keeps back from pods, in millicores and MiB.
@@ -73,6 +87,11 @@ impl Facts {
             container: get("container")? == "yes",
             interface: get("interface")?.into(),
             bridge_nf: get("bridge_nf")? == "yes",
+            etcd: match get("etcd")? {
+                "formed" => EtcdData::Formed,
+                "begun" => EtcdData::Begun,
+                _ => EtcdData::None,
+            },
         };
         if facts.interface.is_empty() {
             return Err(Error::new("the machine has no route to other machines").hint("look at `ip route` on it"));
@@ -115,7 +134,7 @@ impl Facts {
 mod tests {
     use super::*;
 
-    const HERE: &str = "kernel=6.1\narch=x86_64\ncpus=2\nmemory_kib=24000000\ncgroup=1\ncap_sys_resource=no\nresolver=/etc/resolv.conf\ncontainer=yes\ninterface=eth0\nbridge_nf=yes\n";
+    const HERE: &str = "kernel=6.1\narch=x86_64\ncpus=2\nmemory_kib=24000000\ncgroup=1\ncap_sys_resource=no\nresolver=/etc/resolv.conf\ncontainer=yes\ninterface=eth0\nbridge_nf=yes\netcd=none\n";
 
     #[test]
     fn facts_decide_flags() {

@@ -42,8 +42,8 @@ pub enum FileKind {
 pub struct Credentials {
     /// The cluster authority's certificates, PEM, newest first.
     pub cluster_ca: String,
-    /// The node's own.
-    pub node: NodeCerts,
+    /// A node's own.
+    pub node: Option<NodeCerts>,
     /// A master's own.
     pub master: Option<MasterCredentials>,
 }
@@ -70,7 +70,7 @@ impl Credentials {
     /// Takes the machine's certificates from the PKI, issuing those that are missing.
     pub fn of(pki: &Pki, cluster: &Cluster, topology: &Topology, me: &Peer, role: Role) -> Result<Credentials> {
         let master = match role {
-            Role::Minion => None,
+            Role::Minion | Role::Balancer => None,
             Role::Master => Some(MasterCredentials {
                 certs: crate::pki::layout::master(pki, cluster, topology, me)?,
                 cluster_ca_key: pki.cluster.pair.key.clone(),
@@ -81,7 +81,8 @@ impl Credentials {
                 encryption_key: pki.encryption_key.clone(),
             }),
         };
-        Ok(Credentials { cluster_ca: pki.cluster.pair.cert.clone(), node: crate::pki::layout::node(pki, me)?, master })
+        let node = if role.is_node() { Some(crate::pki::layout::node(pki, me)?) } else { None };
+        Ok(Credentials { cluster_ca: pki.cluster.pair.cert.clone(), node, master })
     }
 }
 
@@ -132,7 +133,6 @@ struct Values<'a> {
     tainted: bool,
     api_name: &'static str,
     api_port: u16,
-    etcd_cluster: String,
     leader_elect: bool,
     goaway_chance: f64,
     flannel_backend: &'static str,
@@ -163,6 +163,7 @@ const KUBELET: &[&str] = &["kubelet.service"];
 const API: &[&str] = &["kube-apiserver.service"];
 const CONTROLLER: &[&str] = &["kube-controller-manager.service"];
 const SCHEDULER: &[&str] = &["kube-scheduler.service"];
+const BALANCER: &[&str] = &["kup-balancer.service"];
 const ETCD: &[&str] = &["etcd.service"];
 
 /// All files of one machine.
@@ -178,7 +179,6 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
         tainted: node.role == Role::Master && node.cluster.minions.count > 0,
         api_name: API_NAME,
         api_port: API_PORT,
-        etcd_cluster: node.topology.etcd_cluster(),
         // One master has nobody to agree with, and an election costs up to 15 s after each restart.
         leader_elect: several,
         // A thousandth of the requests make a client choose an API server anew; with one there is nothing to choose.
@@ -197,41 +197,15 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     };
     let mut files = Files { values: &values, files: Vec::new() };
 
-    files.template("/etc/kup/hosts.sh", 0o644, "node/hosts.sh", &["kup-hosts.service"])?;
-    files.template("/etc/kup/host.sh", 0o644, "node/host.sh", &["kup-host.service"])?;
-    files.template("/etc/kup/cni.sh", 0o644, "node/cni.sh", &["flanneld.service"])?;
-    files.template("/etc/modules-load.d/kup.conf", 0o644, "node/modules.conf", &["kup-host.service"])?;
-    files.template("/etc/sysctl.d/90-kup.conf", 0o644, "node/sysctl.conf", &["kup-host.service"])?;
     files.template("/etc/systemd/journald.conf.d/kup.conf", 0o644, "node/journald.conf", &["systemd-journald.service"])?;
     files.template("/etc/systemd/networkd.conf.d/kup.conf", 0o644, "node/networkd.conf", &[])?;
-    files.template("/etc/crictl.yaml", 0o644, "node/crictl.yaml", &[])?;
-    files.template("/etc/containerd/config.toml", 0o644, "containerd/config.toml", &["containerd.service"])?;
-    files.template("/etc/kup/kubelet.yaml", 0o644, "kubernetes/kubelet.yaml", KUBELET)?;
-    files.template("/etc/kup/kube-proxy.yaml", 0o644, "kubernetes/kube-proxy.yaml", &["kube-proxy.service"])?;
-    files.template("/etc/kup/flannel.json", 0o644, "kubernetes/flannel.json", &["flanneld.service"])?;
-    files.plain(
-        "/etc/kup/pki/cluster-ca.crt",
-        0o644,
-        &credentials.cluster_ca,
-        &["kubelet.service", "kube-proxy.service", "flanneld.service"],
-    );
-    files.pair("kubelet-server", &credentials.node.kubelet_server, KUBELET);
-    let client = &credentials.node.kubelet_client;
-    let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
-    files.plain(current, 0o600, &format!("{}{}", client.cert, client.key), KUBELET);
-    if let Some(file) = files.files.last_mut() {
-        file.kind = FileKind::Seed;
+    if node.role == Role::Balancer {
+        files.plain("/etc/kup/pki/cluster-ca.crt", 0o644, &credentials.cluster_ca, BALANCER);
+        files.template("/etc/kup/haproxy.cfg", 0o644, "haproxy/haproxy.cfg", BALANCER)?;
+        files.unit("kup-balancer.service")?;
     }
-    files.kubeconfig("node", API_NAME, current, current, &["kubelet.service", "kube-proxy.service", "flanneld.service"])?;
-    for unit in [
-        "kup-hosts.service",
-        "kup-host.service",
-        "containerd.service",
-        "kubelet.service",
-        "kube-proxy.service",
-        "flanneld.service",
-    ] {
-        files.unit(unit)?;
+    if let Some(certs) = &credentials.node {
+        files.node(&credentials.cluster_ca, certs)?;
     }
     if let Some(master) = &credentials.master {
         files.master(master)?;
@@ -274,6 +248,44 @@ impl Files<'_> {
         let values = minijinja::context! { server, api_port => API_PORT, cert, key };
         let contents = templates::render("kubernetes/kubeconfig.yaml", values)?;
         self.plain(&format!("/etc/kup/{name}.kubeconfig"), 0o600, &contents, units);
+        Ok(())
+    }
+
+    fn node(&mut self, cluster_ca: &str, certs: &NodeCerts) -> Result<()> {
+        self.template("/etc/kup/hosts.sh", 0o644, "node/hosts.sh", &["kup-hosts.service"])?;
+        self.template("/etc/kup/host.sh", 0o644, "node/host.sh", &["kup-host.service"])?;
+        self.template("/etc/kup/cni.sh", 0o644, "node/cni.sh", &["flanneld.service"])?;
+        self.template("/etc/modules-load.d/kup.conf", 0o644, "node/modules.conf", &["kup-host.service"])?;
+        self.template("/etc/sysctl.d/90-kup.conf", 0o644, "node/sysctl.conf", &["kup-host.service"])?;
+        self.template("/etc/crictl.yaml", 0o644, "node/crictl.yaml", &[])?;
+        self.template("/etc/containerd/config.toml", 0o644, "containerd/config.toml", &["containerd.service"])?;
+        self.template("/etc/kup/kubelet.yaml", 0o644, "kubernetes/kubelet.yaml", KUBELET)?;
+        self.template("/etc/kup/kube-proxy.yaml", 0o644, "kubernetes/kube-proxy.yaml", &["kube-proxy.service"])?;
+        self.template("/etc/kup/flannel.json", 0o644, "kubernetes/flannel.json", &["flanneld.service"])?;
+        self.plain(
+            "/etc/kup/pki/cluster-ca.crt",
+            0o644,
+            cluster_ca,
+            &["kubelet.service", "kube-proxy.service", "flanneld.service"],
+        );
+        self.pair("kubelet-server", &certs.kubelet_server, KUBELET);
+        let client = &certs.kubelet_client;
+        let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+        self.plain(current, 0o600, &format!("{}{}", client.cert, client.key), KUBELET);
+        if let Some(file) = self.files.last_mut() {
+            file.kind = FileKind::Seed;
+        }
+        self.kubeconfig("node", API_NAME, current, current, &["kubelet.service", "kube-proxy.service", "flanneld.service"])?;
+        for unit in [
+            "kup-hosts.service",
+            "kup-host.service",
+            "containerd.service",
+            "kubelet.service",
+            "kube-proxy.service",
+            "flanneld.service",
+        ] {
+            self.unit(unit)?;
+        }
         Ok(())
     }
 
@@ -330,7 +342,9 @@ mod tests {
     fn credentials(role: Role) -> Credentials {
         Credentials {
             cluster_ca: "CERTIFICATE cluster-ca\n".into(),
-            node: NodeCerts { kubelet_client: pair("kubelet-client"), kubelet_server: pair("kubelet-server") },
+            node: role
+                .is_node()
+                .then(|| NodeCerts { kubelet_client: pair("kubelet-client"), kubelet_server: pair("kubelet-server") }),
             master: (role == Role::Master).then(|| MasterCredentials {
                 certs: MasterCerts {
                     api_server: pair("apiserver"),
@@ -379,6 +393,7 @@ mod tests {
             container: true,
             interface: "eth0".into(),
             bridge_nf: true,
+            etcd: crate::machine::facts::EtcdData::None,
         }
     }
 
@@ -400,6 +415,9 @@ mod tests {
         let mut machines: Vec<Machine> =
             (1..=masters).map(|n| machine(&format!("kubernetes-master-{n}"), Role::Master, 10 + n)).collect();
         machines.push(machine("kubernetes-minion-1", Role::Minion, 101));
+        if masters > 1 {
+            machines.push(machine("kubernetes-balancer-1", Role::Balancer, 2));
+        }
         let topology = Topology::of(&machines);
         let role = machines[me].role;
         let images =
@@ -428,11 +446,14 @@ mod tests {
     }
 
     #[test]
+    fn golden_balancer_of_three_masters() {
+        insta::assert_snapshot!(shown(&rendered(3, 4, 4, &whole())));
+    }
+
+    #[test]
     fn several_masters_know_each_other_and_elect() {
         let text = shown(&rendered(3, 4, 1, &whole()));
         assert!(text.contains("--name=kubernetes-master-2 "));
-        let all = "kubernetes-master-1=https://172.29.0.11:2380,kubernetes-master-2=https://172.29.0.12:2380,kubernetes-master-3=https://172.29.0.13:2380";
-        assert!(text.contains(&format!("--initial-cluster={all} ")));
         assert_eq!(text.matches("--leader-elect=true").count(), 2);
         assert_eq!(text.matches(" api.kup.internal\n").count(), 3, "every master's address stands in the hosts block");
     }

@@ -169,6 +169,8 @@ pub struct Needs {
     pub masters: u64,
     /// Minions to be made or started.
     pub minions: u64,
+    /// Balancers to be made or started.
+    pub balancers: u64,
     /// The node image has to be built too.
     pub image: bool,
 }
@@ -178,6 +180,8 @@ const MIB: u64 = 1 << 20;
 const MASTER_MEMORY: u64 = 1024 * MIB;
 /// A minion's processes at rest: kubelet 84 MB, kube-proxy 59, containerd 50, flannel, the system, a little for pods.
 const MINION_MEMORY: u64 = 400 * MIB;
+/// A balancer's haproxy, SSH server and system.
+const BALANCER_MEMORY: u64 = 64 * MIB;
 /// Room for one machine's own disk at the start (etcd preallocates 64 MB of log, journal, a few images).
 const MACHINE_DISK: u64 = 512 * MIB;
 /// The node image while it is being built: packages, archive, layers.
@@ -186,6 +190,8 @@ const IMAGE_DISK: u64 = 1536 * MIB;
 const MINION_INOTIFY: u64 = 14;
 /// A master has the controller-manager's 8, the apiserver's 7 and the scheduler's 3 besides.
 const MASTER_INOTIFY: u64 = MINION_INOTIFY + 18;
+/// A balancer's: systemd 3, D-Bus 1, and one to spare.
+const BALANCER_INOTIFY: u64 = 5;
 /// Watches of a machine at rest: some 50 of systemd, and those of kubelet on control groups and volumes.
 const WATCHES_PER_MACHINE: u64 = 1024;
 /// Open files that containerd, kubelet and etcd need at least.
@@ -210,12 +216,12 @@ pub fn inotify_wanted(facts: &Facts, needs: &Needs) -> Option<u64> {
 }
 
 fn inotify_taken(needs: &Needs) -> u64 {
-    needs.masters * MASTER_INOTIFY + needs.minions * MINION_INOTIFY
+    needs.masters * MASTER_INOTIFY + needs.minions * MINION_INOTIFY + needs.balancers * BALANCER_INOTIFY
 }
 
 /// Everything this host lacks for these machines, each with its mend.
 pub fn lacks(facts: &Facts, needs: &Needs) -> Vec<Lack> {
-    let machines = needs.masters + needs.minions;
+    let machines = needs.masters + needs.minions + needs.balancers;
     let engine = facts.engine.as_str();
     let mut lacks = Vec::new();
     let mut lack = |what: String, mend: String| lacks.push(Lack { what, mend });
@@ -246,7 +252,7 @@ pub fn lacks(facts: &Facts, needs: &Needs) -> Vec<Lack> {
     if facts.engine == EngineKind::Podman && facts.cgroups != Cgroups::V2 && !facts.runtimes.iter().any(|r| r == "runc") {
         lack("this host has cgroup v1, for which podman needs the OCI runtime runc".into(), "apt install runc".into());
     }
-    let memory = needs.masters * MASTER_MEMORY + needs.minions * MINION_MEMORY;
+    let memory = needs.masters * MASTER_MEMORY + needs.minions * MINION_MEMORY + needs.balancers * BALANCER_MEMORY;
     if facts.memory_available < memory {
         lack(
             format!(
@@ -366,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_good_host_lacks_nothing() {
-        assert_eq!(lacks(&facts(), &Needs { masters: 3, minions: 4, image: true }), []);
+        assert_eq!(lacks(&facts(), &Needs { masters: 3, minions: 4, balancers: 1, image: true }), []);
     }
 
     #[test]
@@ -388,15 +394,16 @@ mod tests {
             kernel_abilities: vec![("nf_tables".into(), Ability::Missing), ("veth".into(), Ability::Unknown)],
             ..facts()
         };
-        let error =
-            preflight(&bad, &Needs { masters: 1, minions: 4, image: true }).err().unwrap_or_else(|| Error::new("accepted"));
+        let error = preflight(&bad, &Needs { masters: 1, minions: 4, balancers: 0, image: true })
+            .err()
+            .unwrap_or_else(|| Error::new("accepted"));
         assert_eq!(error.kind, crate::error::Kind::Failed);
         insta::assert_snapshot!(error.to_string());
     }
 
     #[test]
     fn inotify_counts_what_is_in_use() {
-        let needs = Needs { masters: 1, minions: 3, image: false };
+        let needs = Needs { masters: 1, minions: 3, balancers: 0, image: false };
         let with = |used| inotify_wanted(&Facts { inotify_instances: 128, inotify_used: used, ..facts() }, &needs);
         assert_eq!(with(128 - 32 - 3 * 14), None);
         assert_eq!(with(128 - 32 - 3 * 14 + 1), Some(512));

@@ -21,6 +21,8 @@ pub enum Role {
     Master,
     /// Runs workloads.
     Minion,
+    /// Spreads the users' calls over several masters; no node.
+    Balancer,
 }
 
 impl Role {
@@ -29,7 +31,13 @@ impl Role {
         match self {
             Role::Master => "master",
             Role::Minion => "minion",
+            Role::Balancer => "balancer",
         }
+    }
+
+    /// Whether its machines are nodes of the cluster.
+    pub const fn is_node(self) -> bool {
+        !matches!(self, Role::Balancer)
     }
 }
 

@@ -25,6 +25,8 @@ pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> R
     let roles = match role {
         Role::Master => vec![bundle::Role::Master, bundle::Role::Both, bundle::Role::Image],
         Role::Minion => vec![bundle::Role::Minion, bundle::Role::Both, bundle::Role::Image],
+        // What it runs comes with its operating system.
+        Role::Balancer => vec![],
     };
     let (packing, report) = (bundle.clone(), span.report().clone());
     let pack = tokio::task::spawn_blocking(move || pack::pack(&packing, &roles, &report))

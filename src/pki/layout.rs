@@ -100,9 +100,10 @@ fn api_server(cluster: &Cluster, topology: &Topology) -> Leaf {
     let mut dns: Vec<String> =
         ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", API_NAME].map(str::to_owned).to_vec();
     dns.push(format!("kubernetes.default.svc.{domain}"));
-    dns.extend(topology.masters.iter().map(|m| m.name.clone()));
+    let called = || topology.masters.iter().chain(&topology.balancer);
+    dns.extend(called().map(|m| m.name.clone()));
     let mut ips: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
     ips.extend(topology.api_service_address(cluster).map(IpAddr::V4));
-    ips.extend(topology.masters.iter().map(|m| IpAddr::V4(m.address)));
+    ips.extend(called().map(|m| IpAddr::V4(m.address)));
     Leaf::server("kube-apiserver", dns, ips)
 }

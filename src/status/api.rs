@@ -23,7 +23,7 @@ const DNS: &str = "coredns";
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Api {
-    /// Each master's server.
+    /// Each master's server, and what the machine in front of several says.
     pub servers: Vec<ApiServer>,
     /// Why the questions below were not answered; empty if they were.
     pub unanswered: Vec<String>,
@@ -105,7 +105,8 @@ impl Api {
 /// Asks the API of every master whether it is ready, and the first that is about the rest.
 pub(super) async fn ask(standing: &Standing) -> Api {
     let mut api = Api::default();
-    let asked = futures::future::join_all(standing.masters().filter(|m| m.running).map(|master| server(standing, master))).await;
+    let asked =
+        futures::future::join_all(standing.api_machines().filter(|m| m.running).map(|machine| server(standing, machine))).await;
     let mut client = None;
     for (server, answering) in asked {
         client = client.or(answering.filter(|_| server.ready));

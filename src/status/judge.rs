@@ -1,6 +1,7 @@
 //! What of all that was seen is not well. Pure.
 
-use super::{Api, Certificate, MachineStatus, Problem, Severity, Unit};
+use super::{Api, Certificate, Etcd, MachineStatus, Problem, Severity, Unit};
+use crate::machine::Role;
 
 /// A certificate that ends sooner than this many days from now is warned of; kup's and the kubelets' are renewed before.
 const SOON: i64 = 30;
@@ -16,6 +17,8 @@ pub(super) struct Seen<'a> {
     pub machines: &'a [MachineStatus],
     /// The machines that its config names and that are not there.
     pub missing: Vec<String>,
+    /// What etcd says of itself.
+    pub etcd: Option<&'a Etcd>,
     /// What the API said.
     pub api: &'a Api,
 }
@@ -48,6 +51,9 @@ pub(super) fn problems(seen: &Seen<'_>) -> Vec<Problem> {
                 Some(format!("`kup ssh {name} -- du -xh --max-depth=3 {} | sort -h | tail` shows by what", disk.mount)),
             ));
         }
+    }
+    if let Some(etcd) = seen.etcd {
+        of_etcd(etcd, &up, &mut all);
     }
     of_api(seen, &mut all);
     // Failures first; what was found first stays first, since it is nearer to the cause.
@@ -128,12 +134,44 @@ fn of_certificate(machine: &MachineStatus, certificate: &Certificate, up: &str) 
     }
 }
 
+fn of_etcd(etcd: &Etcd, up: &str, all: &mut Vec<Problem>) {
+    if etcd.leader.is_none() {
+        let what = "etcd has no leader, so that the API can neither read nor write".to_owned();
+        let why = format!("{} of {} members answer, and {} are needed", etcd.answering(), etcd.members.len(), etcd.quorum);
+        all.push(failing(None, what, Some(why), Some(format!("start the masters that are missing: `{up}`"))));
+    }
+    let warn = |name: &str, what: String, why: &str| Problem {
+        severity: Severity::Warning,
+        machine: Some(name.to_owned()),
+        what,
+        why: Some(why.to_owned()),
+        next: Some(format!("`{up}` mends it")),
+    };
+    for member in &etcd.members {
+        let name = &member.machine;
+        if member.learner {
+            all.push(warn(name, format!("etcd's member {name} has no vote"), "it was taken in, but not promoted"));
+        } else if !member.answers && etcd.leader.is_some() {
+            all.push(warn(
+                name,
+                format!("etcd's member {name} does not answer"),
+                "the others go on without it as long as they are a majority",
+            ));
+        }
+    }
+}
+
 fn of_api(seen: &Seen<'_>, all: &mut Vec<Problem>) {
     let api = seen.api;
     for server in api.servers.iter().filter(|s| !s.ready) {
         let name = &server.machine;
-        let next = format!("`kup ssh {name} -- journalctl -u kube-apiserver -e` shows what it says");
-        all.push(failing(Some(name), format!("the API server of {name} is not ready"), server.why.clone(), Some(next)));
+        let balancer = seen.machines.iter().any(|m| m.name == *name && m.role == Role::Balancer);
+        let (unit, what) = match balancer {
+            true => ("kup-balancer", format!("the API is not ready through {name}")),
+            false => ("kube-apiserver", format!("the API server of {name} is not ready")),
+        };
+        let next = format!("`kup ssh {name} -- journalctl -u {unit} -e` shows what it says");
+        all.push(failing(Some(name), what, server.why.clone(), Some(next)));
     }
     if api.servers.is_empty() {
         all.push(failing(
@@ -164,7 +202,7 @@ fn of_api(seen: &Seen<'_>, all: &mut Vec<Problem>) {
 }
 
 fn of_nodes(seen: &Seen<'_>, all: &mut Vec<Problem>) {
-    for machine in seen.machines {
+    for machine in seen.machines.iter().filter(|m| m.role.is_node()) {
         let name = &machine.name;
         let Some(node) = seen.api.node(name) else {
             let next =
@@ -233,6 +271,7 @@ mod tests {
             unreachable: None,
             units: vec![unit("etcd"), unit("kubelet")],
             disks: vec![Disk { mount: "/".into(), used_kib: 50, free_kib: 50 }],
+            etcd: None,
             certificates: vec![certificate],
         };
         let node = Node {
@@ -264,7 +303,7 @@ mod tests {
         if let Some(machine) = machines.first_mut() {
             change(machine, &mut api);
         }
-        let all = problems(&Seen { name: "c", machines: &machines, missing: Vec::new(), api: &api });
+        let all = problems(&Seen { name: "c", machines: &machines, missing: Vec::new(), etcd: None, api: &api });
         all.iter().map(|p| format!("{:?}: {}", p.severity, p.what)).collect()
     }
 

@@ -8,6 +8,9 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::certificates::{self, Certificate};
+use super::etcd::{self, EtcdSaid};
+use crate::bootstrap::On;
+use crate::bootstrap::etcd::members::Members;
 use crate::error::{Error, Result};
 use crate::machine::Role;
 use crate::machine::ssh::{LoginKey, Ssh};
@@ -21,23 +24,24 @@ const SCRIPT: Duration = Duration::from_secs(12);
 /// A unit that came up less than this many seconds ago, and not for the first time, is one that keeps failing.
 const SETTLED: i64 = 15;
 
-/// The units of a cluster in the order in which they need each other, and whether only masters have them.
-pub const UNITS: &[(&str, bool)] = &[
-    ("kup-hosts", false),
-    ("kup-host", false),
-    ("containerd", false),
-    ("etcd", true),
-    ("kube-apiserver", true),
-    ("kube-controller-manager", true),
-    ("kube-scheduler", true),
-    ("kubelet", false),
-    ("flanneld", false),
-    ("kube-proxy", false),
+/// The units of a cluster in the order in which they need each other, and where they belong.
+pub const UNITS: &[(&str, On)] = &[
+    ("kup-hosts", On::Nodes),
+    ("kup-host", On::Nodes),
+    ("containerd", On::Nodes),
+    ("etcd", On::Masters),
+    ("kube-apiserver", On::Masters),
+    ("kup-balancer", On::Balancers),
+    ("kube-controller-manager", On::Masters),
+    ("kube-scheduler", On::Masters),
+    ("kubelet", On::Nodes),
+    ("flanneld", On::Nodes),
+    ("kube-proxy", On::Nodes),
 ];
 
 /// The units that a machine should have.
 pub fn units(role: Role) -> impl Iterator<Item = &'static str> {
-    UNITS.iter().filter(move |(_, masters)| !masters || role == Role::Master).map(|(unit, _)| *unit)
+    UNITS.iter().filter(move |(_, on)| on.includes(role)).map(|(unit, _)| *unit)
 }
 
 /// How a machine is.
@@ -60,6 +64,9 @@ pub struct MachineStatus {
     pub disks: Vec<Disk>,
     /// Its certificates.
     pub certificates: Vec<Certificate>,
+    /// What its etcd says, if it is a master whose etcd answers.
+    #[serde(skip)]
+    pub etcd: Option<EtcdSaid>,
 }
 
 /// A systemd unit.
@@ -129,6 +136,7 @@ impl MachineStatus {
             units: Vec::new(),
             disks: Vec::new(),
             certificates: Vec::new(),
+            etcd: None,
         }
     }
 
@@ -161,6 +169,7 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
         return Err(Error::new(format!("what {} says of itself was cut off", status.name)));
     }
     let mut clock = None;
+    let mut said = EtcdSaid::default();
     let mut found: BTreeMap<String, Unit> = BTreeMap::new();
     let mut block = Vec::new();
     let mut pems: BTreeMap<&str, String> = BTreeMap::new();
@@ -184,6 +193,8 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
             "disk" => status.disks.extend(
                 disk(rest).filter(|d| !status.disks.iter().any(|o| (o.used_kib, o.free_kib) == (d.used_kib, d.free_kib))),
             ),
+            "members" => said.members = Members::parse(rest).ok(),
+            "member" => said.own = etcd::own(rest),
             "cert" => {
                 let pem = pems.entry(first).or_default();
                 pem.push_str(second);
@@ -192,6 +203,7 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
             _ => {}
         }
     }
+    status.etcd = (said != EtcdSaid::default()).then_some(said);
     for name in units(status.role) {
         let mut unit =
             found.remove(name).unwrap_or_else(|| Unit { name: name.into(), load: "unknown".into(), ..Unit::default() });

@@ -155,6 +155,11 @@ impl Cluster {
         &self.nodes[0]
     }
 
+    /// The directories of this cluster's user.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// A file for a test's own use.
     pub fn scratch(&self, name: &str) -> PathBuf {
         self.home.dir.path().join(name)

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use crate::cluster::Cluster;
 use crate::cluster::spec::ProviderKind;
 use crate::error::{Error, Result};
-use crate::machine::{BundleAccess, Machine, Role};
+use crate::machine::{BundleAccess, Machine, Role, topology};
 use crate::provider::FoundMachine;
 
 use super::engine::Container;
@@ -81,27 +81,34 @@ pub struct Wanted {
 
 /// The machines of a cluster, masters first.
 pub fn wanted(cluster: &Cluster) -> Vec<Wanted> {
-    let kind = |role: Role, count: u16| {
-        (1..=count).map(move |number| Wanted { name: format!("{}-{}-{number}", cluster.name, role.as_str()), role, number })
-    };
-    kind(Role::Master, cluster.masters.count).chain(kind(Role::Minion, cluster.minions.count)).collect()
+    let named =
+        |(role, number): (Role, u16)| Wanted { name: format!("{}-{}-{number}", cluster.name, role.as_str()), role, number };
+    topology::wanted(cluster).map(named).collect()
 }
 
-/// First addresses of masters and minions, as offsets into the subnet. The gateway is at 1; what lies below the masters is for the
-/// cluster's other machines. Small subnets keep room for seven masters, so that a machine's address depends on nothing but its name.
+/// First addresses of masters and minions, as offsets into the subnet. The gateway is at 1 and the balancer at 2. Small subnets
+/// keep room for seven masters, so that a machine's address depends on nothing but its name.
 const fn offsets(subnet: Ipv4Net) -> (u32, u32) {
     if subnet.prefix_len() <= 24 { (11, 101) } else { (3, 10) }
 }
 
+/// The balancer's offset into the subnet.
+const BALANCER: u32 = 2;
+
 /// A machine's address: it depends only on the subnet, its role and its number.
 pub fn address(subnet: Ipv4Net, role: Role, number: u16) -> Result<Ipv4Addr> {
     let (masters, minions) = offsets(subnet);
-    let offset = u32::from(number) - 1 + if role == Role::Master { masters } else { minions };
+    let (first, end) = match role {
+        Role::Balancer => (BALANCER, masters),
+        Role::Master => (masters, minions),
+        Role::Minion => (minions, u32::MAX),
+    };
+    let offset = u32::from(number) - 1 + first;
     // The last usable one: not the broadcast address. A /31 or /32 has none.
     let last = (u32::from(subnet.broadcast()) - u32::from(subnet.network())).saturating_sub(1);
-    let limit = if role == Role::Master { minions.min(last + 1) } else { last + 1 };
+    let limit = end.min(last + 1);
     if offset >= limit {
-        let room = limit.saturating_sub(if role == Role::Master { masters } else { minions });
+        let room = limit.saturating_sub(first);
         return Err(Error::usage(format!(
             "local.subnet: {subnet} holds at most {room} {}s, and {number} are asked for",
             role.as_str()
@@ -109,6 +116,13 @@ pub fn address(subnet: Ipv4Net, role: Role, number: u16) -> Result<Ipv4Addr> {
         .hint("give a larger range, such as a /24, or let kup choose (`subnet: auto`)"));
     }
     Ok(Ipv4Addr::from(u32::from(subnet.network()) + offset))
+}
+
+/// The link address that belongs to an IPv4 address: always the same, so that those who knew the machine before it was started, or
+/// made, again reach it at once instead of when their neighbour entry ends (half a minute). Locally administered, and unicast.
+pub fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:6b:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// Checks that a subnet holds all machines of a cluster.
@@ -143,6 +157,7 @@ pub fn found(container: &Container) -> Option<FoundMachine> {
     let role = match label(ROLE)? {
         "master" => Role::Master,
         "minion" => Role::Minion,
+        "balancer" => Role::Balancer,
         _ => return None,
     };
     let bundle = if label(BUNDLE)? == "sent" { BundleAccess::Sent } else { BundleAccess::Mounted };
@@ -176,6 +191,8 @@ mod tests {
         assert_eq!(at("172.29.0.0/24", Role::Master, 1)?, "172.29.0.11");
         assert_eq!(at("172.29.0.0/24", Role::Minion, 4)?, "172.29.0.104");
         assert_eq!(at("172.29.3.0/24", Role::Minion, 154)?, "172.29.3.254");
+        assert_eq!(at("172.29.0.0/24", Role::Balancer, 1)?, "172.29.0.2");
+        assert_eq!(at("10.9.0.32/27", Role::Balancer, 1)?, "10.9.0.34");
         assert_eq!(at("10.9.0.32/27", Role::Master, 7)?, "10.9.0.41");
         assert_eq!(at("10.9.0.32/27", Role::Minion, 1)?, "10.9.0.42");
         assert_eq!(at("10.9.0.32/27", Role::Minion, 21)?, "10.9.0.62");

@@ -258,6 +258,7 @@ fn run_command(cluster: &Cluster, design: &Design, machine: &Machine, dir: &Path
     let mut args: Vec<String> = vec!["run".into(), "--detach".into(), "--pull=never".into(), "--restart=no".into()];
     args.extend([format!("--name={name}"), format!("--hostname={name}")]);
     args.extend([format!("--network={}", design.network), format!("--ip={}", machine.address)]);
+    args.push(format!("--mac-address={}", names::mac(machine.address)));
     args.extend(label_flags(&names::machine_labels(&cluster.name, machine, mount.as_deref())));
     args.extend_from_slice(flags);
     args.push(format!("--volume={}:/var", names::volume(name)));

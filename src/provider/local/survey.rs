@@ -207,7 +207,12 @@ impl Design {
         let idle = |role: Role| {
             self.slots.iter().filter(|s| s.wanted.role == role && !s.found.as_ref().is_some_and(|f| f.running)).count() as u64
         };
-        Needs { masters: idle(Role::Master), minions: idle(Role::Minion), image: image && self.makes_machines() }
+        Needs {
+            masters: idle(Role::Master),
+            minions: idle(Role::Minion),
+            balancers: idle(Role::Balancer),
+            image: image && self.makes_machines(),
+        }
     }
 
     /// The plan as it is shown. `image` is the node image's name and whether it is there.

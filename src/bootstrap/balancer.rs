@@ -1,0 +1,32 @@
+//! The machine in front of several masters: users' calls go to whichever of them says that it is ready.
+
+use std::time::Duration;
+
+use super::api::ApiClient;
+use super::{After, Context, Host, On, Run, Step, units};
+use crate::error::Result;
+use crate::pki::layout;
+use crate::report::Span;
+
+/// How long the API may take to answer through it, once every master's own answers: its checks come once a second.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Its one unit.
+const UNIT: &str = "kup-balancer.service";
+
+pub(super) const STEP: Step = Step {
+    name: "balancer",
+    title: "load balancer",
+    on: On::Balancers,
+    after: &[After::Same("files"), After::All("api")],
+    run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
+};
+
+async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    let word = units::start(context, host, &[UNIT]).await?;
+    span.waiting("/readyz to say ok through it");
+    let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
+    match api.ready(DEADLINE).await {
+        Ok(()) => Ok(word),
+        Err(e) => Err(units::with_journal(e, host.ssh()?, UNIT).await),
+    }
+}
