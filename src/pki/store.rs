@@ -204,8 +204,16 @@ mod tests {
         assert_eq!(cert.issuer(), authority.subject());
         let names = cert.subject_alternative_name().unwrap().unwrap().value.general_names.len();
         assert_eq!(names, 2);
-        let usage = cert.extended_key_usage().unwrap().unwrap().value;
-        assert!(usage.client_auth && usage.server_auth);
+        // A login must not pass for a server, nor a server's certificate for a login.
+        for (usage, client, server_side) in
+            [(Usage::Both, true, true), (Usage::Client, true, false), (Usage::Server, false, true)]
+        {
+            let pair = pki.leaf(&pki.cluster, "m", "y", &Leaf { usage, ..server(&["10.0.0.1"]) }).unwrap();
+            let pem = pem(&pair.cert);
+            let cert = pem.parse_x509().unwrap();
+            let said = cert.extended_key_usage().unwrap().unwrap().value;
+            assert_eq!((said.client_auth, said.server_auth), (client, server_side), "{usage:?}");
+        }
         assert!(cert.validity().is_valid());
     }
 
