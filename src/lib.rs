@@ -37,6 +37,7 @@ pub mod logs;
 pub mod machine;
 pub mod pki;
 pub mod provider;
+pub mod replace;
 pub mod report;
 pub mod retire;
 pub mod saved;

@@ -35,10 +35,8 @@ pub async fn surplus(
         async {
             let outcome = async {
                 part.waiting("its pods to move");
-                let timeout = format!("--timeout={}s", DRAIN.as_secs());
-                let drain = ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout.as_str()];
-                kubectl(bundle, access, &drain).await?;
-                kubectl(bundle, access, &["delete", "node", name, "--ignore-not-found"]).await?;
+                drain(bundle, access, name).await?;
+                forget(bundle, access, name).await?;
                 provider.remove_machine(&id.name, name).await
             };
             let outcome = outcome.await;
@@ -49,8 +47,26 @@ pub async fn surplus(
     span.close(outcome)
 }
 
+/// Moves a node's pods elsewhere.
+pub(crate) async fn drain(bundle: &Bundle, access: &Access, node: &str) -> Result<()> {
+    let timeout = format!("--timeout={}s", DRAIN.as_secs());
+    let drain = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout.as_str()];
+    kubectl(bundle, access, &drain).await.map(drop)
+}
+
+/// Removes a Node from the API; one that isn't there is no error.
+pub(crate) async fn forget(bundle: &Bundle, access: &Access, node: &str) -> Result<()> {
+    kubectl(bundle, access, &["delete", "node", node, "--ignore-not-found"]).await.map(drop)
+}
+
+/// Whether the API says that a node is Ready. One that can't be asked about is not.
+pub(crate) async fn is_ready(bundle: &Bundle, access: &Access, node: &str) -> bool {
+    let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+    kubectl(bundle, access, &["get", "node", node, "-o", ready]).await.is_ok_and(|text| text == "True")
+}
+
 /// Runs the bundle's own kubectl, whose drain knows more than we should write again.
-async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<()> {
+async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<String> {
     let mut config = tempfile::NamedTempFile::new().context("cannot make a temporary kubeconfig")?;
     config.write_all(kubeconfig::render(access).as_bytes()).context("cannot write a temporary kubeconfig")?;
     let output = tokio::process::Command::new(bundle.path("kubectl")?)
@@ -65,7 +81,7 @@ async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<()> 
         .map_err(|_| Error::new(format!("kubectl {} did not end", args.join(" "))))?
         .context("cannot run the bundle's kubectl")?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(Error::new(format!("kubectl {} failed", args.first().copied().unwrap_or_default()))
         .why(last_lines(&String::from_utf8_lossy(&output.stderr), 10))

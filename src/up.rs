@@ -17,7 +17,7 @@ use crate::pki::{Pki, layout};
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Provider, Verb};
 use crate::report::Report;
-use crate::{retire, saved, state};
+use crate::{replace, retire, saved, state};
 
 /// What `up` was asked to do.
 pub struct Up {
@@ -29,6 +29,8 @@ pub struct Up {
     pub raise_limits: bool,
     /// Where the bundle may be fetched from instead of upstream.
     pub mirror: Option<reqwest::Url>,
+    /// Machines to be made anew, by their full names ([`replace::named`]).
+    pub replace: Vec<String>,
     /// What the user typed, for the lock.
     pub command: String,
 }
@@ -71,7 +73,7 @@ impl Up {
         if let Some(before) = saved::load(&self.id())? {
             refuse_what_cannot_change(&before, &self.cluster)?;
         }
-        provider.plan(&self.cluster).await
+        Ok(replace::planned(provider.plan(&self.cluster).await?, &self.replace))
     }
 
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs.
@@ -83,6 +85,11 @@ impl Up {
             Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
         let provider = provider.with_bundle(&bundle.dir);
         saved::save(&id, &self.cluster)?;
+        let access_now = async || {
+            let pki = saved::pki(&id)?;
+            Ok((access(&id, &self.cluster, &pki, &provider).await?, pki))
+        };
+        replace::remove(&id, plan, &provider, &bundle, access_now, report).await.map_err(|e| self.resumable(e))?;
 
         let (sender, machines) = mpsc::unbounded_channel();
         let (complete, steps) = self.steps();

@@ -140,6 +140,8 @@ async fn three_masters_bear_the_loss_of_any_one() -> Check {
     ready_pods(&cluster, 3).await?;
     write(&cluster, "before").await?;
 
+    let all_masters = [1, 2, 3].map(|n| format!("{name}-master-{n}"));
+
     // The leader falls silent: users, workloads and joining nodes go on with the others.
     let lost = leader(&seen);
     cut_off(&lost).await?;
@@ -166,24 +168,30 @@ async fn three_masters_bear_the_loss_of_any_one() -> Check {
     ensure!(named, "the lost machine is named: {}", seen["problems"]);
     parts.done("masters::status_names_the_lost_one");
 
+    // What would leave the only copy of the data is refused, before anything is done.
+    let two: Vec<&String> = all_masters.iter().filter(|m| **m != lost).collect();
+    let args = ["up", "--name", name, "-y", "--replace", two[0].as_str(), "--replace", two[1].as_str()];
+    let refused = home.kup(&args).await?;
+    ensure!(refused.code == Some(2) && refused.stderr.contains("one master at a time"), "{}", refused.stderr);
+
     // It comes back by itself.
     let_back(&lost).await?;
     well(home, name, 3).await?;
     parts.done("masters::the_lost_one_takes_its_place_again");
 
-    // Gone for good, with its disk: `up` makes another, which takes the dead member's place.
+    // Silent again, and for good: `up --replace` makes another, which takes the dead member's place.
     let id = |text: &str, machine: &str| {
         let known: Value = serde_json::from_str(text).unwrap();
         known["members"].as_array().unwrap().iter().find(|m| m["name"] == machine).map(|m| m["ID"].to_string())
     };
     let list = "/opt/kup/bundle/bin/etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kup/pki/etcd-ca.crt --cert=/etc/kup/pki/etcd-server.crt --key=/etc/kup/pki/etcd-server.key -w json member list";
-    let other = [1, 2, 3].map(|n| format!("{name}-master-{n}")).into_iter().find(|m| *m != lost).unwrap();
-    let before = id(&on(&other, list).await?, &lost);
-    engine(&["rm", "-f", "--time=0", &lost]).await?;
-    engine(&["volume", "rm", &format!("kup-local-{lost}")]).await?;
-    home.kup(&["up", "--name", name, "-y"]).await?.ok("kup up after the loss of a machine")?;
+    let other = all_masters.iter().find(|m| **m != lost).unwrap();
+    let before = id(&on(other, list).await?, &lost);
+    cut_off(&lost).await?;
+    let short = lost.strip_prefix(&format!("{name}-")).unwrap();
+    home.kup(&["up", "--name", name, "-y", "--replace", short]).await?.ok("kup up --replace")?;
     well(home, name, 3).await?;
-    let after = id(&on(&other, list).await?, &lost);
+    let after = id(&on(other, list).await?, &lost);
     ensure!(before.is_some() && after.is_some() && before != after, "a new member, {before:?} → {after:?}");
     ensure!(data_of(&cluster, "meanwhile").await? == "of-old", "the data is there");
     // The new one has all of it too.
@@ -192,7 +200,7 @@ async fn three_masters_bear_the_loss_of_any_one() -> Check {
         list.replace(" -w json member list", "")
     );
     ensure!(on(&lost, &copy).await?.trim() == "1", "the new member holds the data");
-    parts.done("masters::up_replaces_a_master_that_is_gone");
+    parts.done("masters::up_replaces_a_master_that_is_silent_for_good");
 
     // A change reaches one master after the other, and nobody who asks notices.
     let asking = {
@@ -254,10 +262,12 @@ async fn one_master_is_raised_to_three() -> Check {
     ensure!(seen["etcd"]["quorum"] == 2, "{}", seen["etcd"]);
     ensure!(data_of(&cluster, "before").await? == "of-old", "the data is there");
     // Without the first one it still is.
-    engine(&["kill", &format!("{name}-master-1")]).await?;
+    let first = format!("{name}-master-1");
+    engine(&["rm", "-f", "--time=0", &first]).await?;
+    engine(&["volume", "rm", &format!("kup-local-{first}")]).await?;
     ensure!(data_of(&cluster, "before").await? == "of-old", "the data is there without the first master");
     write(&cluster, "after").await?;
-    // What is stopped is started again by `up`.
+    // What is gone, disk and all, is made again by `up`: the one that it all began with too.
     home.kup(&["up", "--name", name, "-y"]).await?.ok("kup up after the loss")?;
     well(home, name, 3).await?;
     let refused = home.kup(&["up", "--name", name, "-y", "--set", "masters.count=1"]).await?;

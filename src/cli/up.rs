@@ -11,8 +11,8 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Provider, Verb};
-use crate::saved;
 use crate::up::{Outcome, Until, Up};
+use crate::{replace, saved};
 
 /// Make the cluster be as the config says: build it, finish it, repair it, resize it
 ///
@@ -30,6 +30,9 @@ pub struct Args {
     /// Stop after this step
     #[arg(long, value_name = "STEP", value_parser = steps())]
     until: Option<String>,
+    /// Make this machine anew, with an empty disk: for one that is silent or broken; can be given several times
+    #[arg(long, value_name = "MACHINE")]
+    replace: Vec<String>,
     /// Raise limits of this host that are too small for the machines (fs.inotify.max_user_instances), if root may
     #[arg(long, env = "KUP_RAISE_LIMITS")]
     raise_limits: bool,
@@ -46,8 +49,10 @@ impl Args {
     /// What is to be done. Without a name the only cluster there is is meant; a cluster that stands is taken as it was last made,
     /// where neither a file nor a flag says otherwise.
     async fn up(&self, ui: &Ui) -> Result<Up> {
+        let cluster = cluster(&self.config, ui).await?;
         Ok(Up {
-            cluster: cluster(&self.config, ui).await?,
+            replace: replace::named(&cluster, &self.replace)?,
+            cluster,
             until: self
                 .until
                 .as_deref()

@@ -70,7 +70,7 @@ fn of_machine(machine: &MachineStatus, up: &str, all: &mut Vec<Problem>) {
     if !machine.running {
         all.push(failing(Some(name), format!("machine {name} is stopped"), None, Some(format!("`{up}` starts it"))));
     } else if let Some(why) = &machine.unreachable {
-        let next = format!("`kup logs {name}` shows what it says; `{up}` repairs what can be repaired");
+        let next = format!("`kup logs {name}` shows what it says; `{up} --replace {name}` makes it anew");
         all.push(failing(Some(name), format!("machine {name} does not answer"), Some(why.clone()), Some(next)));
     }
 }
