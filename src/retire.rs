@@ -14,6 +14,10 @@ use crate::report::Report;
 
 /// How long a node may take to give up its pods.
 const DRAIN: Duration = Duration::from_secs(120);
+/// How long kubectl may take beside that.
+const KUBECTL: Duration = Duration::from_secs(30);
+/// A pod that is still there this long after its time to end is over is not waited for: nobody is left on its machine to end it.
+const OVERDUE: Duration = Duration::from_secs(15);
 
 /// Drains and removes every machine that the plan deletes, and its Node.
 pub async fn surplus(
@@ -22,8 +26,10 @@ pub async fn surplus(
     provider: &LocalProvider,
     bundle: &Bundle,
     access: &Access,
+    patience: Option<Duration>,
     report: &Report,
 ) -> Result<()> {
+    let limit = patience.unwrap_or(DRAIN);
     let surplus: Vec<&str> =
         plan.iter().filter(|a| a.verb == Verb::Delete && a.kind == "machine").map(|a| a.name.as_str()).collect();
     if surplus.is_empty() {
@@ -32,13 +38,25 @@ pub async fn surplus(
     let span = report.step("surplus machines");
     let work = surplus.iter().map(|name| {
         let part = span.child(*name);
-        async {
+        async move {
             let outcome = async {
                 part.waiting("its pods to move");
-                let timeout = format!("--timeout={}s", DRAIN.as_secs());
-                let drain = ["drain", name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout.as_str()];
-                kubectl(bundle, access, &drain).await?;
-                kubectl(bundle, access, &["delete", "node", name, "--ignore-not-found"]).await?;
+                let timeout = format!("--timeout={}s", limit.as_secs());
+                let overdue = format!("--skip-wait-for-delete-timeout={}", OVERDUE.as_secs());
+                let drain = [
+                    "drain",
+                    name,
+                    "--ignore-daemonsets",
+                    "--delete-emptydir-data",
+                    "--force",
+                    timeout.as_str(),
+                    overdue.as_str(),
+                ];
+                let what = |e: Error| e.within(format!("{name} could not be emptied, so it stays"));
+                kubectl(bundle, access, &drain, limit + KUBECTL).await.map_err(what)?;
+                part.waiting("its Node to go");
+                let delete = ["delete", "node", name, "--ignore-not-found", "--timeout=20s"];
+                kubectl(bundle, access, &delete, KUBECTL).await.map_err(what)?;
                 provider.remove_machine(&id.name, name).await
             };
             let outcome = outcome.await;
@@ -50,7 +68,7 @@ pub async fn surplus(
 }
 
 /// Runs the bundle's own kubectl, whose drain knows more than we should write again.
-async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<()> {
+async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str], limit: Duration) -> Result<()> {
     let mut config = tempfile::NamedTempFile::new().context("cannot make a temporary kubeconfig")?;
     config.write_all(kubeconfig::render(access).as_bytes()).context("cannot write a temporary kubeconfig")?;
     let output = tokio::process::Command::new(bundle.path("kubectl")?)
@@ -60,9 +78,9 @@ async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<()> 
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(DRAIN + Duration::from_secs(30), output)
+    let output = tokio::time::timeout(limit, output)
         .await
-        .map_err(|_| Error::new(format!("kubectl {} did not end", args.join(" "))))?
+        .map_err(|_| Error::new(format!("`kubectl {}` did not end within {} s", args.join(" "), limit.as_secs())))?
         .context("cannot run the bundle's kubectl")?;
     if output.status.success() {
         return Ok(());

@@ -21,7 +21,7 @@ pub(super) const STEP: Step = Step {
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting(format!("SSH at {}", host.machine.address));
-    let ssh = Ssh::connect(&host.machine, &context.login, DEADLINE).await?;
+    let ssh = Ssh::connect(&host.machine, &context.login, context.deadline(DEADLINE)).await?;
     let facts = Facts::of(&ssh).await?;
     let wanted = context.bundle.manifest.arch.machine();
     if facts.arch != wanted {

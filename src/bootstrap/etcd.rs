@@ -7,5 +7,5 @@ pub(super) const STEP: Step = Step {
     title: "etcd",
     on: On::Masters,
     after: &[After::Same("files"), After::Same("bundle")],
-    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["etcd.service"]))),
+    run: Run::Machine(|context, host, _| Box::pin(units::start(context, host, &["etcd.service"]))),
 };

@@ -7,7 +7,11 @@ pub(super) const STEP: Step = Step {
     title: "container runtime",
     on: On::Machines,
     after: &[After::Same("files"), After::Same("bundle")],
-    run: Run::Machine(|_, host, _| {
-        Box::pin(units::start(host, &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"]))
+    run: Run::Machine(|context, host, _| {
+        Box::pin(units::start(
+            context,
+            host,
+            &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"],
+        ))
     }),
 };

@@ -21,8 +21,14 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    let up =
-        Up { cluster: cluster(&args.config, ui).await?, until: None, raise_limits: false, mirror: None, command: String::new() };
+    let up = Up {
+        cluster: cluster(&args.config, ui).await?,
+        until: None,
+        raise_limits: false,
+        mirror: None,
+        patience: None,
+        command: String::new(),
+    };
     show(&up.plan(&up.provider()).await?, args.detailed_exitcode, ui)
 }
 
