@@ -218,7 +218,9 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     files.pair("kubelet-server", &credentials.node.kubelet_server, KUBELET);
     let client = &credentials.node.kubelet_client;
     let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
-    files.plain(current, 0o600, &format!("{}{}", client.cert, client.key), KUBELET);
+    // It is the login of all three, and they look at the file again only every five minutes.
+    let users = ["kubelet.service", "kube-proxy.service", "flanneld.service"];
+    files.plain(current, 0o600, &format!("{}{}", client.cert, client.key), &users);
     if let Some(file) = files.files.last_mut() {
         file.kind = FileKind::Seed;
     }

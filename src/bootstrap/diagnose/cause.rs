@@ -213,7 +213,15 @@ fn amount(kib: u64) -> String {
 
 /// The last line that names a cause, with its unit.
 fn told(seen: &Seen, fits: impl Fn(&str) -> bool) -> Option<String> {
-    seen.telling.iter().rev().find(|(_, line)| fits(&line.to_lowercase())).map(|(unit, line)| format!("{unit} says: {line}"))
+    let (unit, line) = seen.telling.iter().rev().find(|(_, line)| fits(&line.to_lowercase()))?;
+    Some(format!("{unit} says: {line}"))
+}
+
+/// Whether a server complains of somebody who called it: that is the caller's trouble.
+fn of_a_caller(line: &str) -> bool {
+    line.contains("unable to authenticate the request")
+        || line.contains("tls handshake error")
+        || line.contains("rejected connection")
 }
 
 fn rfc3339(at: OffsetDateTime) -> String {
@@ -272,7 +280,7 @@ fn authority(seen: &Seen) -> Option<Cause> {
     if let Some(probe) = seen.api.as_ref().filter(|p| p.exit == 60) {
         return Some(Cause::WrongAuthority { file: None, said: probe.words.clone() });
     }
-    told(seen, |line| line.contains("x509: certificate signed by unknown authority"))
+    told(seen, |line| line.contains("x509: certificate signed by unknown authority") && !of_a_caller(line))
         .map(|said| Cause::WrongAuthority { file: None, said })
 }
 

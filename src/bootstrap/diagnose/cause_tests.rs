@@ -109,6 +109,13 @@ fn a_wrong_authority() {
     says(&found(|seen| seen.api = Some(Probe { exit: 60, status: 0, words: words.into() })), &["does not trust", words]);
     let said = "Get \"https://api\": tls: failed to verify certificate: x509: certificate signed by unknown authority";
     says(&found(|seen| telling(seen, said)), &["does not trust", "unknown authority"]);
+    // An API server that is called by a stranger is well.
+    let (mut seen, _) = well();
+    telling(
+        &mut seen,
+        "E1121 authentication.go:76] \"Unable to authenticate the request\" err=\"x509: certificate signed by unknown authority\"",
+    );
+    assert_eq!(judge(&seen, None, true), None);
 }
 
 fn crashing(restarts: u64) -> Unit {
