@@ -79,6 +79,7 @@ pub async fn remove(
     plan: &[Action],
     provider: &LocalProvider,
     bundle: &Bundle,
+    patience: Option<Duration>,
     access: impl AsyncFnOnce() -> Result<(Access, Pki)>,
     report: &Report,
 ) -> Result<()> {
@@ -103,7 +104,7 @@ pub async fn remove(
                     }
                     Role::Minion if retire::is_ready(bundle, access, name).await => {
                         part.waiting("its pods to move");
-                        retire::drain(bundle, access, name).await?;
+                        retire::drain(bundle, access, name, patience.unwrap_or(retire::DRAIN)).await?;
                     }
                     // A node that is silent gives up nothing: the API moves its pods once its Node is gone.
                     Role::Minion => retire::forget(bundle, access, name).await?,

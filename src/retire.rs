@@ -13,7 +13,11 @@ use crate::provider::{Action, ClusterId, Verb};
 use crate::report::Report;
 
 /// How long a node may take to give up its pods.
-const DRAIN: Duration = Duration::from_secs(120);
+pub(crate) const DRAIN: Duration = Duration::from_secs(120);
+/// How long kubectl may take beside that.
+const KUBECTL: Duration = Duration::from_secs(30);
+/// A pod that is still there this long after its time to end is over is not waited for: nobody is left on its machine to end it.
+const OVERDUE: Duration = Duration::from_secs(15);
 
 /// Drains and removes every machine that the plan deletes, and its Node.
 pub async fn surplus(
@@ -22,8 +26,10 @@ pub async fn surplus(
     provider: &LocalProvider,
     bundle: &Bundle,
     access: &Access,
+    patience: Option<Duration>,
     report: &Report,
 ) -> Result<()> {
+    let limit = patience.unwrap_or(DRAIN);
     let surplus: Vec<&str> =
         plan.iter().filter(|a| a.verb == Verb::Delete && a.kind == "machine").map(|a| a.name.as_str()).collect();
     if surplus.is_empty() {
@@ -32,10 +38,11 @@ pub async fn surplus(
     let span = report.step("surplus machines");
     let work = surplus.iter().map(|name| {
         let part = span.child(*name);
-        async {
+        async move {
             let outcome = async {
                 part.waiting("its pods to move");
-                drain(bundle, access, name).await?;
+                drain(bundle, access, name, limit).await?;
+                part.waiting("its Node to go");
                 forget(bundle, access, name).await?;
                 provider.remove_machine(&id.name, name).await
             };
@@ -47,26 +54,32 @@ pub async fn surplus(
     span.close(outcome)
 }
 
-/// Moves a node's pods elsewhere.
-pub(crate) async fn drain(bundle: &Bundle, access: &Access, node: &str) -> Result<()> {
-    let timeout = format!("--timeout={}s", DRAIN.as_secs());
-    let drain = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout.as_str()];
-    kubectl(bundle, access, &drain).await.map(drop)
+/// Moves a node's pods elsewhere, within `limit`.
+pub(crate) async fn drain(bundle: &Bundle, access: &Access, node: &str, limit: Duration) -> Result<()> {
+    let timeout = format!("--timeout={}s", limit.as_secs());
+    let overdue = format!("--skip-wait-for-delete-timeout={}", OVERDUE.as_secs());
+    let drain = ["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", timeout.as_str(), overdue.as_str()];
+    kubectl(bundle, access, &drain, limit + KUBECTL).await.map(drop).map_err(|e| stays(e, node))
 }
 
 /// Removes a Node from the API; one that isn't there is no error.
 pub(crate) async fn forget(bundle: &Bundle, access: &Access, node: &str) -> Result<()> {
-    kubectl(bundle, access, &["delete", "node", node, "--ignore-not-found"]).await.map(drop)
+    let delete = ["delete", "node", node, "--ignore-not-found", "--timeout=20s"];
+    kubectl(bundle, access, &delete, KUBECTL).await.map(drop).map_err(|e| stays(e, node))
+}
+
+fn stays(error: Error, node: &str) -> Error {
+    error.within(format!("{node} could not be emptied, so it stays"))
 }
 
 /// Whether the API says that a node is Ready. One that can't be asked about is not.
 pub(crate) async fn is_ready(bundle: &Bundle, access: &Access, node: &str) -> bool {
     let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
-    kubectl(bundle, access, &["get", "node", node, "-o", ready]).await.is_ok_and(|text| text == "True")
+    kubectl(bundle, access, &["get", "node", node, "-o", ready], KUBECTL).await.is_ok_and(|text| text == "True")
 }
 
 /// Runs the bundle's own kubectl, whose drain knows more than we should write again.
-async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<String> {
+async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str], limit: Duration) -> Result<String> {
     let mut config = tempfile::NamedTempFile::new().context("cannot make a temporary kubeconfig")?;
     config.write_all(kubeconfig::render(access).as_bytes()).context("cannot write a temporary kubeconfig")?;
     let output = tokio::process::Command::new(bundle.path("kubectl")?)
@@ -76,9 +89,9 @@ async fn kubectl(bundle: &Bundle, access: &Access, args: &[&str]) -> Result<Stri
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(DRAIN + Duration::from_secs(30), output)
+    let output = tokio::time::timeout(limit, output)
         .await
-        .map_err(|_| Error::new(format!("kubectl {} did not end", args.join(" "))))?
+        .map_err(|_| Error::new(format!("`kubectl {}` did not end within {} s", args.join(" "), limit.as_secs())))?
         .context("cannot run the bundle's kubectl")?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

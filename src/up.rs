@@ -1,6 +1,7 @@
 //! The story of `kup up`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -19,6 +20,9 @@ use crate::provider::{Action, ClusterId, Provider, Verb};
 use crate::report::Report;
 use crate::{replace, retire, saved, state};
 
+/// How long the provider may take to say, after a failure, which machines are still there.
+const AFTERMATH: Duration = Duration::from_secs(10);
+
 /// What `up` was asked to do.
 pub struct Up {
     /// The cluster that is wanted.
@@ -31,6 +35,8 @@ pub struct Up {
     pub mirror: Option<reqwest::Url>,
     /// Machines to be made anew, by their full names ([`replace::named`]).
     pub replace: Vec<String>,
+    /// How long to wait for any one thing; each wait's own limit if none is given.
+    pub patience: Option<Duration>,
     /// What the user typed, for the lock.
     pub command: String,
 }
@@ -89,14 +95,14 @@ impl Up {
             let pki = saved::pki(&id)?;
             Ok((access(&id, &self.cluster, &pki, &provider).await?, pki))
         };
-        replace::remove(&id, plan, &provider, &bundle, access_now, report).await.map_err(|e| self.resumable(e))?;
+        replace::remove(&id, plan, &provider, &bundle, self.patience, access_now, report).await.map_err(|e| self.resumable(e))?;
 
         let (sender, machines) = mpsc::unbounded_channel();
         let (complete, steps) = self.steps();
         let work = async {
             tokio::try_join!(
                 provider.provision(&self.cluster, report, sender),
-                self.bootstrap(&id, bundle.clone(), steps, machines, report)
+                self.bootstrap(&id, &provider, bundle.clone(), steps, machines, report)
             )
         };
         let ((), changed) = work.await.map_err(|e| self.resumable(e))?;
@@ -104,7 +110,7 @@ impl Up {
             return Ok(Outcome::Stopped);
         }
         let access = access(&id, &self.cluster, &saved::pki(&id)?, &provider).await?;
-        retire::surplus(&id, plan, &provider, &bundle, &access, report).await?;
+        retire::surplus(&id, plan, &provider, &bundle, &access, self.patience, report).await?;
         kubeconfig::merge(&access)?;
         Ok(Outcome::Ready { access, changed: changed || !is_empty(plan) })
     }
@@ -122,6 +128,7 @@ impl Up {
     async fn bootstrap(
         &self,
         id: &ClusterId,
+        provider: &LocalProvider,
         bundle: Arc<Bundle>,
         steps: &[Step],
         machines: mpsc::UnboundedReceiver<Machine>,
@@ -138,9 +145,12 @@ impl Up {
         }
         // The provider makes the key before the first machine.
         let login = saved::login_key(id, &self.cluster)?;
-        let context = bootstrap::Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
-        bootstrap::run(&context, steps, machines).await?;
-        Ok(context.changed())
+        let mut context = bootstrap::Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
+        context.patience = self.patience;
+        match bootstrap::run(&context, steps, machines).await {
+            Ok(()) => Ok(context.changed()),
+            Err(e) => Err(lost(e, &context, provider).await),
+        }
     }
 
     fn resumable(&self, error: Error) -> Error {
@@ -152,6 +162,22 @@ impl Up {
             .left(format!("what stands of cluster {name}; it costs nothing but this machine's memory and disk"))
             .hint(format!("`kup up --name {name}` goes on from here, `kup down --name {name}` removes it"))
     }
+}
+
+/// Says of the machines that came whether one has stopped or gone since: then that is why the steps failed.
+async fn lost(error: Error, context: &bootstrap::Context, provider: &LocalProvider) -> Error {
+    // The error at hand is the news: a provider that can't be asked now adds nothing to it.
+    let asked = tokio::time::timeout(AFTERMATH, provider.discover(&context.cluster.name)).await;
+    let Ok(Ok(found)) = asked else { return error };
+    let gone = context.hosts().into_iter().filter_map(|host| {
+        let name = &host.machine.name;
+        match found.machines.iter().find(|f| f.machine.name == *name) {
+            None => Some(format!("the machine {name} has been removed in the meantime")),
+            Some(f) if !f.running => Some(format!("the machine {name} has stopped in the meantime")),
+            Some(_) => None,
+        }
+    });
+    gone.fold(error, Error::why)
 }
 
 /// Waits for the first machine without taking it: a channel that hands it on with those to come.

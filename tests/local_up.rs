@@ -12,47 +12,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use support::Check;
-use support::cluster::{Home, Output, run};
+use support::cluster::{Home, run};
+use support::host::{engine, kubectl, on, runs, traces};
 use tokio::process::Command;
-
-async fn engine(args: &[&str]) -> Output {
-    run(Command::new("podman").args(args), None).await.unwrap()
-}
-
-/// Everything of a cluster that the host knows: containers, volumes, networks, links, mounts, processes.
-async fn traces(name: &str) -> String {
-    let script = format!(
-        "podman ps -a --format '{{{{.Names}}}}' | grep '^{name}-' | sed 's/^/container /'
-         podman volume ls --format '{{{{.Name}}}}' | grep '{name}' | sed 's/^/volume /'
-         podman network ls --format '{{{{.Name}}}}' | grep '{name}' | sed 's/^/network /'
-         ip -o link | grep -E 'kup|{name}' | sed 's/^/link /'
-         grep '{name}' /proc/self/mountinfo | sed 's/^/mount /'
-         pgrep -af -- '--hostname-override={name}-|--name={name}-' | sed 's/^/process /'
-         true"
-    );
-    run(Command::new("sh").arg("-s"), Some(&script)).await.unwrap().stdout
-}
-
-/// The standard output of kubectl, which must succeed.
-async fn kubectl(home: &Home, args: &[&str]) -> Check<String> {
-    let kubectl = home.kup(&["bundle", "path", "kubectl"]).await?.ok("kup bundle path kubectl")?;
-    let mut command = Command::new(kubectl.trim());
-    command.arg("--kubeconfig").arg(home.path().join("kubeconfig")).args(args);
-    run(&mut command, None).await?.ok(&format!("kubectl {}", args.join(" ")))
-}
-
-async fn on(machine: &str, script: &str) -> Output {
-    run(Command::new("podman").args(["exec", "-i", machine, "sh", "-s"]), Some(script)).await.unwrap()
-}
 
 fn state(home: &Home) -> bool {
     std::fs::read_dir(home.path().join("state/kup/local")).is_ok_and(|mut entries| entries.next().is_some())
-}
-
-/// What must stay the same when nothing is to be done: each unit's run, each container's start.
-async fn runs(machine: &str) -> String {
-    let units = "systemctl show -p Id -p InvocationID --value etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy flanneld; find /etc/kup -type f -exec stat -c '%n %Y %i' {} + | sort";
-    on(machine, units).await.stdout + &engine(&["inspect", "-f", "{{.State.StartedAt}}", machine]).await.stdout
 }
 
 /// Stopped after one step and another, killed in the middle, finished; then again, which changes nothing; then down, twice.

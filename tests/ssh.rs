@@ -1,105 +1,21 @@
-//! kup's SSH against a real OpenSSH server on loopback: pinned host keys, deadlines, cuts, and one long stream.
+//! kup's SSH against a real OpenSSH server on loopback: pinned host keys, deadlines, and one long stream.
 //!
 //! The server is a process of this test's, with keys of its own, on a port of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "support/sshd.rs"]
+mod sshd;
+
 use std::fs;
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kup::machine::ssh::{LoginKey, Ssh};
-use kup::machine::{BundleAccess, Machine, Role};
 use sha2::{Digest, Sha256};
-use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
-
-const SOON: Duration = Duration::from_secs(20);
-
-struct Server {
-    child: Child,
-    dir: tempfile::TempDir,
-    port: u16,
-    host_key: PrivateKey,
-    login: LoginKey,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn key() -> PrivateKey {
-    PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap()
-}
-
-fn write(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-impl Server {
-    fn start() -> Server {
-        let dir = tempfile::tempdir().unwrap();
-        let (host_key, login) = (key(), key());
-        let at = |name: &str| dir.path().join(name);
-        write(&at("host"), &host_key.to_openssh(LineEnding::LF).unwrap());
-        write(&at("authorized"), &login.public_key().to_openssh().unwrap());
-        let login_pem = login.to_openssh(LineEnding::LF).unwrap();
-        write(&at("login"), &login_pem);
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 50\nLogLevel VERBOSE\n",
-            at("host").display(),
-            at("authorized").display()
-        );
-        write(&at("config"), &config);
-        fs::create_dir_all("/run/sshd").unwrap();
-        let log = fs::File::create(at("log")).unwrap();
-        let child = Command::new("/usr/sbin/sshd")
-            .arg("-D")
-            .arg("-e")
-            .arg("-f")
-            .arg(at("config"))
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn();
-        let child = child.expect("sshd starts (Debian's openssh-server)");
-        let server = Server { child, dir, port, host_key, login: LoginKey::new(login_pem.as_str()) };
-        let until = Instant::now() + SOON;
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(Instant::now() < until, "sshd does not listen: {}", server.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
-    }
-
-    fn machine(&self, host_key: &PrivateKey) -> Machine {
-        Machine {
-            name: "loopback".into(),
-            role: Role::Minion,
-            address: Ipv4Addr::LOCALHOST,
-            ssh_port: self.port,
-            user: "root".into(),
-            host_key: host_key.public_key().to_openssh().unwrap(),
-            bundle: BundleAccess::Sent,
-        }
-    }
-
-    async fn connect(&self) -> Ssh {
-        Ssh::connect(&self.machine(&self.host_key), &self.login, SOON).await.unwrap()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-}
+use ssh_key::LineEnding;
+use sshd::{SOON, Server, key, write};
 
 #[tokio::test]
 async fn another_host_key_is_refused_before_anything_is_sent() {

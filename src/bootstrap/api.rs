@@ -20,6 +20,10 @@ use crate::pki::Pair;
 pub const FIELD_MANAGER: &str = "kup";
 /// How long one request may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long one request may take: many times what it does, also for an API server that has just begun.
+pub const REQUEST: Duration = Duration::from_secs(10);
+/// A watch that says nothing for this long is begun anew: a server that has fallen silent would never end it.
+const SILENCE: Duration = Duration::from_secs(15);
 /// Pause between looks at an API that does not answer yet.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -104,12 +108,16 @@ impl ApiClient {
         };
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let until = Instant::now() + deadline;
+        let what = || format!("cannot apply {} {name}", types.kind);
         loop {
-            match api.patch(&name, &params, &Patch::Apply(&object)).await {
-                Ok(_) => return Ok(()),
-                // Its namespace (the API server makes its own ones when it starts) or its kind may be a moment away.
-                Err(kube::Error::Api(status)) if status.code == 404 && Instant::now() < until => tokio::time::sleep(POLL).await,
-                Err(e) => return Err(e).with_context(|| format!("cannot apply {} {name}", types.kind)),
+            let outcome = tokio::time::timeout(REQUEST, api.patch(&name, &params, &Patch::Apply(&object))).await;
+            match outcome {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(e)) if Instant::now() >= until || !may_pass(&e) => return Err(e).with_context(what),
+                Err(_) if Instant::now() >= until => {
+                    return Err(Error::new(what()).why(format!("{} did not answer within {} s", self.server, REQUEST.as_secs())));
+                }
+                _ => tokio::time::sleep(POLL).await,
             }
         }
     }
@@ -131,13 +139,27 @@ impl ApiClient {
     }
 }
 
+/// Whether the same request may succeed in a moment: the object's namespace (the API server makes its own ones when it starts) or its
+/// kind is still to come, the server is busy or just restarting, or there was no answer at all.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => [404, 409, 429].contains(&status.code) || status.code >= 500,
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
+    }
+}
+
 async fn follow(api: &Api<Node>, sender: &watch::Sender<Nodes>) -> kube::Result<()> {
-    let list = api.list(&ListParams::default()).await?;
+    let Ok(list) = tokio::time::timeout(REQUEST, api.list(&ListParams::default())).await else { return Ok(()) };
+    let list = list?;
     let version = list.metadata.resource_version.clone().unwrap_or_default();
     let nodes: Nodes = list.items.into_iter().filter_map(|n| Some((n.metadata.name.clone()?, n))).collect();
     sender.send_replace(nodes);
-    let mut events = std::pin::pin!(api.watch(&WatchParams::default(), &version).await?);
-    while let Some(event) = events.try_next().await? {
+    let begun = tokio::time::timeout(REQUEST, api.watch(&WatchParams::default(), &version)).await;
+    let Ok(begun) = begun else { return Ok(()) };
+    let mut events = std::pin::pin!(begun?);
+    while let Ok(event) = tokio::time::timeout(SILENCE, events.try_next()).await {
+        let Some(event) = event? else { return Ok(()) };
         match event {
             WatchEvent::Added(node) | WatchEvent::Modified(node) => {
                 if let Some(name) = node.metadata.name.clone() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::api::ApiClient;
+use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::Result;
 use crate::pki::layout;
@@ -22,11 +23,11 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    let look = Look::at(host, &[UNIT]);
     let word = units::start(context, host, &[UNIT]).await?;
     span.waiting("/readyz to say ok through it");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
-    match api.ready(DEADLINE).await {
-        Ok(()) => Ok(word),
-        Err(e) => Err(units::with_journal(e, host.ssh()?, UNIT).await),
-    }
+    let what = || format!("the API does not answer through {}", host.machine.name);
+    look.work(what, async { api.ready(context.deadline(DEADLINE)).await.map_err(|e| e.within(what())) }).await?;
+    Ok(word)
 }

@@ -1,6 +1,6 @@
 //! Getting the bundle's files onto machines that don't mount them.
 
-use super::{After, Context, Host, On, Run, Step};
+use super::{After, Context, Host, On, Run, Step, diagnose};
 use crate::error::Result;
 use crate::machine::{BundleAccess, transfer};
 use crate::report::Span;
@@ -16,6 +16,12 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     match host.machine.bundle {
         BundleAccess::Mounted => Ok("mounted".into()),
-        BundleAccess::Sent => transfer::send(host.ssh()?, &context.bundle, host.machine.role, span).await,
+        BundleAccess::Sent => {
+            let ssh = host.ssh()?;
+            match transfer::send(ssh, &context.bundle, host.machine.role, span).await {
+                Ok(word) => Ok(word),
+                Err(e) => Err(diagnose::of_command(e, ssh).await),
+            }
+        }
     }
 }

@@ -22,7 +22,8 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting(format!("SSH at {}", host.machine.address));
     let anew = || format!("`kup up --replace {}` makes that machine anew", host.machine.name);
-    let ssh = Ssh::connect(&host.machine, &context.login, DEADLINE).await.map_err(|e| e.hint(anew()))?;
+    let deadline = context.deadline(DEADLINE);
+    let ssh = Ssh::connect(&host.machine, &context.login, deadline).await.map_err(|e| e.hint(anew()))?;
     let facts = Facts::of(&ssh).await?;
     let wanted = context.bundle.manifest.arch.machine();
     if facts.arch != wanted {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OnceCell, watch};
 
@@ -31,6 +32,8 @@ pub struct Context {
     pub login: LoginKey,
     /// Where progress goes.
     pub report: Report,
+    /// How long to wait for any one thing, if the user said so.
+    pub patience: Option<Duration>,
     hosts: watch::Sender<BTreeMap<String, Arc<Host>>>,
     api: OnceCell<ApiClient>,
     nodes: Mutex<Option<watch::Receiver<Nodes>>>,
@@ -88,12 +91,18 @@ impl Context {
             pki,
             login,
             report,
+            patience: None,
             hosts: watch::Sender::default(),
             api: OnceCell::new(),
             nodes: Mutex::default(),
             turn: Arc::default(),
             members: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// How long a wait may take: what the user said, or else the wait's own `usual` limit.
+    pub fn deadline(&self, usual: Duration) -> Duration {
+        self.patience.unwrap_or(usual)
     }
 
     /// Takes in a machine that the provider made.

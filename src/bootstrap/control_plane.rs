@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::api::ApiClient;
+use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::Result;
 use crate::pki::layout;
@@ -20,12 +21,12 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
+    let look = Look::at(host, &["kube-apiserver.service", "etcd.service"]);
     // The next master waits until this one answers again.
     let (word, _turn) = units::start_holding(context, host, &["kube-apiserver.service"]).await?;
     span.waiting("/readyz to say ok");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
-    match api.ready(DEADLINE).await {
-        Ok(()) => Ok(word),
-        Err(e) => Err(units::with_journal(e, host.ssh()?, "kube-apiserver.service").await),
-    }
+    let what = || format!("the API server of {} did not become ready", host.machine.name);
+    look.work(what, async { api.ready(context.deadline(DEADLINE)).await.map_err(|e| e.within(what())) }).await?;
+    Ok(word)
 }

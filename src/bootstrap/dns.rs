@@ -21,6 +21,6 @@ async fn run(context: &Context) -> Result<String> {
         cluster => minijinja::value::Serde(&context.cluster),
         images => minijinja::value::Serde(&context.images),
     };
-    let count = context.api().await?.apply(&templates::addon("coredns", values)?, DEADLINE).await?;
+    let count = context.api().await?.apply(&templates::addon("coredns", values)?, context.deadline(DEADLINE)).await?;
     Ok(format!("{count} objects"))
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Error, Result};
 use crate::machine::facts::EtcdData;
@@ -63,11 +64,11 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     }
     let _turn = context.members().await;
     span.waiting("the other members to agree on a leader");
-    let (members, teller) = ask(others).await?;
+    let (members, teller) = ask(context, others).await?;
     let mine = members.by_peer(&me);
     match (mine, started) {
         (Some(member), Some(Ok(word))) if !member.is_learner => return Ok(word),
-        (Some(member), Some(Ok(_))) => return promote(host, &teller, member.id, span).await,
+        (Some(member), Some(Ok(_))) => return promote(context, host, &teller, member.id, span).await,
         (Some(_), Some(Err(error))) => return Err(error),
         (Some(dead), None) => {
             span.waiting("its dead predecessor to be removed");
@@ -84,7 +85,7 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     let id = Members::added(&added)?;
     span.waiting("the data of the others");
     units::start(context, host, &["etcd.service"]).await?;
-    promote(host, &teller, id, span).await
+    promote(context, host, &teller, id, span).await
 }
 
 /// Empties the machine's data directory, if need be, and tells etcd whom to meet.
@@ -95,8 +96,9 @@ async fn prepare(host: &Host, state: &str, cluster: &str) -> Result<()> {
 }
 
 /// The members as a majority knows them, and who told.
-async fn ask(others: &[Arc<Host>]) -> Result<(Members, Arc<Host>)> {
-    let until = Instant::now() + DEADLINE;
+async fn ask(context: &Context, others: &[Arc<Host>]) -> Result<(Members, Arc<Host>)> {
+    let deadline = context.deadline(DEADLINE);
+    let until = Instant::now() + deadline;
     loop {
         let mut last = Vec::new();
         for host in others {
@@ -106,7 +108,7 @@ async fn ask(others: &[Arc<Host>]) -> Result<(Members, Arc<Host>)> {
             }
         }
         if Instant::now() >= until {
-            return Err(Error::new(format!("etcd has had no leader for {} s", DEADLINE.as_secs()))
+            return Err(Error::new(format!("etcd has had no leader for {} s", deadline.as_secs()))
                 .why(last.join("\n"))
                 .hint("it needs more than half of its members: `kup status` shows which are missing, start those"));
         }
@@ -115,9 +117,11 @@ async fn ask(others: &[Arc<Host>]) -> Result<(Members, Arc<Host>)> {
 }
 
 /// Makes a learner a voting member, as soon as it has what the others have.
-async fn promote(host: &Host, teller: &Arc<Host>, id: u64, span: &Span) -> Result<String> {
+async fn promote(context: &Context, host: &Host, teller: &Arc<Host>, id: u64, span: &Span) -> Result<String> {
     span.waiting("the new member to catch up");
-    let until = Instant::now() + DEADLINE;
+    let look = Look::at(host, &["etcd.service"]);
+    let deadline = context.deadline(DEADLINE);
+    let until = Instant::now() + deadline;
     loop {
         match etcdctl(teller, &format!("member promote {id:x}")).await {
             Ok(_) => {
@@ -129,8 +133,8 @@ async fn promote(host: &Host, teller: &Arc<Host>, id: u64, span: &Span) -> Resul
                 return Ok("joined".into());
             }
             Err(e) if Instant::now() >= until => {
-                let what = format!("etcd on {} did not catch up within {} s", host.machine.name, DEADLINE.as_secs());
-                return Err(units::with_journal(e.within(what), host.ssh()?, "etcd.service").await);
+                let what = format!("etcd on {} did not catch up within {} s", host.machine.name, deadline.as_secs());
+                return Err(look.explain(e.within(what)).await);
             }
             Err(_) => tokio::time::sleep(POLL).await,
         }

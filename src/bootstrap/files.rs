@@ -1,6 +1,6 @@
 //! Placing a machine's files: certificates, configuration, units.
 
-use super::{After, Context, Host, On, Run, Step};
+use super::{After, Context, Host, On, Run, Step, diagnose};
 use crate::error::Result;
 use crate::machine::files::{Credentials, Node, render};
 use crate::machine::place::place;
@@ -30,7 +30,11 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     };
     let files = render(&node, &credentials)?;
     span.waiting("the machine to write them");
-    let changed = place(host.ssh()?, &files).await?;
+    let ssh = host.ssh()?;
+    let changed = match place(ssh, &files).await {
+        Ok(changed) => changed,
+        Err(e) => return Err(diagnose::of_command(e, ssh).await),
+    };
     if changed.is_empty() {
         return Ok("unchanged".into());
     }

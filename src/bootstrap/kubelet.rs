@@ -5,7 +5,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, Patch, PatchParams};
 
-use super::api::Nodes;
+use super::api::{Nodes, REQUEST};
+use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Context as _, Error, Result};
 use crate::machine::Role;
@@ -25,16 +26,22 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let name = host.machine.name.as_str();
     let mut nodes = context.nodes().await?;
+    let look = Look::at(host, &["kubelet.service", "containerd.service"]).with_api();
     let word = units::start(context, host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
+    let deadline = context.deadline(DEADLINE);
     let has_label = |nodes: &Nodes| {
         nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))))
     };
-    let registered = tokio::time::timeout(DEADLINE, nodes.wait_for(|nodes| nodes.contains_key(name))).await;
-    let Some(labelled) = registered.ok().and_then(std::result::Result::ok).and_then(|nodes| has_label(&nodes)) else {
-        let error = Error::new(format!("{name} did not register as a Node within {} s", DEADLINE.as_secs()));
-        return Err(units::with_journal(error, host.ssh()?, "kubelet.service").await);
+    let registered = async {
+        let registered = tokio::time::timeout(deadline, nodes.wait_for(|nodes| nodes.contains_key(name))).await;
+        registered
+            .ok()
+            .and_then(std::result::Result::ok)
+            .and_then(|nodes| has_label(&nodes))
+            .ok_or_else(|| Error::new(format!("{name} did not register as a Node within {} s", deadline.as_secs())))
     };
+    let labelled = look.work(|| format!("{name} can't register as a Node"), registered).await?;
     if !labelled {
         label_node(context, name, host.machine.role).await?;
     }
@@ -52,8 +59,10 @@ const fn label(role: Role) -> &'static str {
 async fn label_node(context: &Context, name: &str, role: Role) -> Result<()> {
     let api: Api<Node> = Api::all(context.api().await?.client());
     let patch = serde_json::json!({ "metadata": { "labels": { label(role): "" } } });
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
+    let what = || format!("cannot label the Node {name}");
+    tokio::time::timeout(REQUEST, api.patch(name, &PatchParams::default(), &Patch::Merge(patch)))
         .await
-        .with_context(|| format!("cannot label the Node {name}"))?;
+        .map_err(|_| Error::new(what()).why(format!("the API did not answer within {} s", REQUEST.as_secs())))?
+        .with_context(what)?;
     Ok(())
 }

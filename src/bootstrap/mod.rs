@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod context;
+pub mod diagnose;
 pub mod engine;
 pub mod units;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Error, Result};
 use crate::report::Span;
@@ -23,12 +24,23 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting("the Node's pod range");
     let mut nodes = context.nodes().await?;
     let given = nodes.wait_for(|nodes| nodes.get(name).and_then(|n| n.spec.as_ref()).is_some_and(|s| s.pod_cidr.is_some()));
-    if !matches!(tokio::time::timeout(DEADLINE, given).await, Ok(Ok(_))) {
-        let mut error = Error::new(format!("the Node {name} was given no pod range within {} s", DEADLINE.as_secs()));
-        for master in context.masters() {
-            error = units::with_journal(error, master.ssh()?, "kube-controller-manager.service").await;
+    let (deadline, masters) = (context.deadline(DEADLINE), context.masters());
+    let given = async { matches!(tokio::time::timeout(deadline, given).await, Ok(Ok(_))) };
+    let looks: Vec<Look<'_>> = masters.iter().map(|m| Look::at(m, &["kube-controller-manager.service"])).collect();
+    // Of several masters any one's controller manager will do: only the last one's trouble ends the wait early.
+    let hopeless = futures::future::join_all(looks.iter().map(Look::hopeless));
+    tokio::select! {
+        given = given => if !given {
+            let mut error = Error::new(format!("the Node {name} was given no pod range within {} s", deadline.as_secs()));
+            for look in &looks {
+                error = look.explain(error).await;
+            }
+            return Err(error);
+        },
+        all = hopeless => {
+            let error = Error::new(format!("the Node {name} is given no pod range"));
+            return Err(all.into_iter().fold(error, |error, diagnosis| diagnosis.explain(error)));
         }
-        return Err(error);
     }
     span.waiting("flannel to set its routes");
     let range = nodes.borrow().get(name).and_then(|n| n.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();

@@ -27,6 +27,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         raise_limits: false,
         mirror: None,
         replace: Vec::new(),
+        patience: None,
         command: String::new(),
     };
     show(&up.plan(&up.provider()).await?, args.detailed_exitcode, ui)

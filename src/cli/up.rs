@@ -1,5 +1,7 @@
 //! `kup up`: make the cluster be as the config says.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::Ui;
@@ -36,9 +38,30 @@ pub struct Args {
     /// Raise limits of this host that are too small for the machines (fs.inotify.max_user_instances), if root may
     #[arg(long, env = "KUP_RAISE_LIMITS")]
     raise_limits: bool,
+    /// How long to wait for any one thing (a machine's SSH, a unit, the API server, a node to join, all ready): 45s, 5m
+    ///
+    /// Without it each wait has a limit of its own, between 30 s and 3 minutes. What can't come about any more ends a wait sooner.
+    #[arg(long, value_name = "DURATION", env = "KUP_TIMEOUT", value_parser = duration)]
+    timeout: Option<Duration>,
     /// Fetch the bundle from here instead of upstream: URL/<host>/<path>
     #[arg(long, value_name = "URL", env = "KUP_BUNDLE_MIRROR")]
     mirror: Option<reqwest::Url>,
+}
+
+/// A number and `s`, `m` or `h`; at least a second, at most a day.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 60 * 60,
+        _ => 0,
+    };
+    let number = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    let digits = (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
+    match number.parse::<u64>().ok().filter(|_| digits).map(|n| n * unit) {
+        Some(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("write a number and s, m or h, like 45s, 5m or 1h".into()),
+    }
 }
 
 fn steps() -> clap::builder::PossibleValuesParser {
@@ -59,6 +82,7 @@ impl Args {
                 .map(|name| STEPS.iter().position(|s| s.name == name).map_or(Until::Machines, Until::Step)),
             raise_limits: self.raise_limits,
             mirror: self.mirror.clone(),
+            patience: self.timeout,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         })
     }
@@ -129,4 +153,18 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 /// Local machines cost nothing: only taking something away is asked about.
 fn needs_a_yes(plan: &[Action]) -> bool {
     plan.iter().any(|a| matches!(a.verb, Verb::Delete | Verb::Replace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_durations_that_make_sense_are_taken() {
+        let of = |text: &str| duration(text).map(|d| d.as_secs());
+        assert_eq!((of("45s"), of("5m"), of("1h"), of("24h")), (Ok(45), Ok(300), Ok(3600), Ok(86_400)));
+        for wrong in ["", "s", "5", "0s", "-1s", "1.5m", "25h", "999999s", "1d", "5 m", "٥m", "m5"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
+    }
 }

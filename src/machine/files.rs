@@ -272,7 +272,9 @@ impl Files<'_> {
         self.pair("kubelet-server", &certs.kubelet_server, KUBELET);
         let client = &certs.kubelet_client;
         let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
-        self.plain(current, 0o600, &format!("{}{}", client.cert, client.key), KUBELET);
+        // It is the login of all three, and they look at the file again only every five minutes.
+        let users = ["kubelet.service", "kube-proxy.service", "flanneld.service"];
+        self.plain(current, 0o600, &format!("{}{}", client.cert, client.key), &users);
         if let Some(file) = self.files.last_mut() {
             file.kind = FileKind::Seed;
         }

@@ -22,6 +22,14 @@ const LOGIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(25);
 /// OpenSSH from 9.8 on bans callers that fail to log in, for 5 s after the first failure (`PerSourcePenalties authfail:5`).
 const AFTER_REFUSAL: Duration = Duration::from_secs(6);
+/// How long a machine may take none of what it is sent, before that counts as a dead link. Commands read their input at once.
+const STALL: Duration = Duration::from_secs(30);
+/// A silent link is asked for a sign of life after this long, then every [`PROBE`]: a machine that vanished says nothing at all.
+const SILENT: Duration = Duration::from_secs(5);
+/// See [`SILENT`].
+const PROBE: Duration = Duration::from_secs(3);
+/// How long a link without any sign of life is kept: longer than a Wi-Fi's pause, much shorter than TCP's own quarter of an hour.
+const DEAD: Duration = Duration::from_secs(25);
 /// Bytes handed to libssh2 at a time.
 const CHUNK: usize = 256 * 1024;
 
@@ -149,21 +157,17 @@ impl Ssh {
     {
         let command = command.to_owned();
         let name = self.machine().name.clone();
+        let shown = first_words(&command);
         let work = self.blocking(move |inner, cut| {
-            let connected = match inner.take() {
-                Some(connected) => {
-                    cut.watch(&connected.socket)?;
-                    connected
-                }
-                None => inner.open(cut).map_err(Refusal::into_error)?,
-            };
-            let output = transact(&connected.session, &command, open, deadline)?;
+            let (connected, channel) = inner.channel(cut)?;
+            let output = transact(&connected.session, channel, &command, open, deadline)?;
             inner.put_back(connected);
             Ok::<_, Error>(output)
         });
         match tokio::time::timeout(deadline, work).await {
             Ok(outcome) => outcome.map_err(|e| e.within(format!("SSH to {name} failed"))),
-            Err(_) => Err(Error::new(format!("a command on {name} did not end within {} s", deadline.as_secs()))),
+            Err(_) => Err(Error::new(format!("a command on {name} did not end within {} s", deadline.as_secs()))
+                .why(format!("it was `{shown}`"))),
         }
     }
 
@@ -237,12 +241,28 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connected);
     }
 
+    /// A channel on an idle connection, or on a new one. Those that have died while they were idle are dropped: nothing has been asked
+    /// of them yet, so nothing is done twice.
+    fn channel(&self, cut: &Watch) -> Result<(Connected, ssh2::Channel)> {
+        while let Some(connected) = self.take() {
+            cut.watch(&connected.socket)?;
+            connected.session.set_timeout(millis(LOGIN));
+            if let Ok(channel) = connected.session.channel_session() {
+                return Ok((connected, channel));
+            }
+        }
+        let connected = self.open(cut).map_err(Refusal::into_error)?;
+        let channel = connected.session.channel_session().context("cannot open a channel")?;
+        Ok((connected, channel))
+    }
+
     /// Connects, checks the host key, logs in.
     fn open(&self, watch: &Watch) -> Result<Connected, Refusal> {
         let Machine { name, address, ssh_port, user, host_key, .. } = &self.machine;
         let not_yet = |e: &dyn std::fmt::Display| Refusal::NotYet(e.to_string());
         let socket = TcpStream::connect_timeout(&SocketAddr::from((*address, *ssh_port)), CONNECT).map_err(|e| not_yet(&e))?;
         socket.set_nodelay(true).map_err(|e| not_yet(&e))?;
+        keep_alive(&socket).map_err(|e| not_yet(&e))?;
         watch.watch(&socket)?;
         let (algorithm, blob) =
             pinned(host_key).ok_or_else(|| Error::new(format!("the pinned SSH host key of {name} is not readable")))?;
@@ -280,12 +300,11 @@ impl Inner {
 }
 
 /// One command on an open session: sends the input, then reads both outputs to their ends.
-fn transact<F>(session: &Session, command: &str, open: F, deadline: Duration) -> Result<Output>
+fn transact<F>(session: &Session, mut channel: ssh2::Channel, command: &str, open: F, deadline: Duration) -> Result<Output>
 where
     F: FnOnce() -> Result<Box<dyn Read + Send>>,
 {
-    session.set_timeout(millis(deadline));
-    let mut channel = session.channel_session().context("cannot open a channel")?;
+    session.set_timeout(millis(deadline.min(STALL)));
     channel.exec(command).context("cannot start a command")?;
     let mut input = open()?;
     let mut chunk = vec![0; CHUNK];
@@ -298,10 +317,16 @@ where
             Ok(()) => {}
             // The command ended without reading all of its input; its status says why.
             Err(e) if e.kind() == ErrorKind::BrokenPipe || channel.eof() => break,
+            Err(e) if e.kind() == ErrorKind::TimedOut => {
+                return Err(
+                    Error::new("the link stalled").why(format!("nothing went through for {} s", deadline.min(STALL).as_secs()))
+                );
+            }
             Err(e) => return Err(e).context("cannot send"),
         }
     }
     channel.send_eof().context("cannot end the input")?;
+    session.set_timeout(millis(deadline));
     let (stdout, stderr) = read_both(&mut channel)?;
     channel.wait_close().context("the command's channel did not close")?;
     let status = channel.exit_status().context("the command's exit status is not known")?;
@@ -315,6 +340,25 @@ fn read_both(channel: &mut ssh2::Channel) -> Result<(Vec<u8>, Vec<u8>)> {
     channel.read_to_end(&mut stdout).context("cannot read a command's output")?;
     channel.stderr().read_to_end(&mut stderr).context("cannot read a command's errors")?;
     Ok((stdout, stderr))
+}
+
+/// Has the kernel notice a peer that is gone without a word. A proxy that answers for a peer is beyond this: deadlines are for that.
+fn keep_alive(socket: &TcpStream) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, SILENT)?;
+    sockopt::set_tcp_keepintvl(socket, PROBE)?;
+    // With this set, the kernel counts time instead of probes.
+    sockopt::set_tcp_user_timeout(socket, millis(DEAD))
+}
+
+/// The beginning of a command, for messages. Nothing secret is in it: input goes by standard input.
+fn first_words(command: &str) -> String {
+    let mut words: String = command.lines().next().unwrap_or_default().chars().take(80).collect();
+    if words.len() < command.len() {
+        words.push('…');
+    }
+    words
 }
 
 /// The last `count` lines of a text.

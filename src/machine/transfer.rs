@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Role;
-use super::ssh::Ssh;
+use super::ssh::{Ssh, last_lines};
 use super::{BUNDLE_DIR, KUP_DIR};
 use crate::bundle::{self, Bundle, pack};
 use crate::error::{Context, Error, Result};
 use crate::report::Span;
 use crate::report::event::Unit;
+use crate::templates;
 
-/// How long a transfer may take: 200 MB at 2 Mbit/s is 14 minutes.
+/// How long a transfer may take, unpacking and checking included: 200 MB at 2 Mbit/s is 14 minutes. A link that lets nothing through
+/// is given up long before.
 const TRANSFER: Duration = Duration::from_secs(20 * 60);
-/// How long unpacking and checking may take.
-const UNPACK: Duration = Duration::from_secs(180);
 
 /// Makes the machine have this bundle at [`BUNDLE_DIR`]: checked, whole, and put there by one rename. Says what it did.
 pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> Result<String> {
@@ -38,11 +38,11 @@ pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> R
     if there.text().split_whitespace().next() == Some(&key) {
         return Ok("already there".into());
     }
-    let incoming = format!("{KUP_DIR}/incoming");
     let (path, total) = (pack.path.clone(), pack.size);
     let progress = span.child("sending");
+    // Sums and names are ours and need no quoting.
     let command =
-        format!("set -e; umask 022; rm -rf {incoming}; mkdir -p {incoming}; cat > {incoming}/pack; sha256sum < {incoming}/pack");
+        format!("{}\nset -- {} {KUP_DIR} {BUNDLE_DIR}\nreceive \"$@\"", templates::text("node/receive.sh")?, pack.sha256);
     let (sender, mut sent) = tokio::sync::watch::channel(0_u64);
     let transfer = ssh.exec_reading(
         &command,
@@ -56,25 +56,17 @@ pub async fn send(ssh: &Ssh, bundle: &Arc<Bundle>, role: Role, span: &Span) -> R
         while sent.changed().await.is_ok() {
             progress.progress(*sent.borrow_and_update(), Some(total), Unit::Bytes);
         }
+        // The file is closed once all of it is on its way.
+        span.waiting("the machine to check and unpack it");
     };
     let (output, ()) = tokio::join!(transfer, watching);
+    let name = &ssh.machine().name;
+    let output = output.map_err(|e| e.within(format!("the bundle did not arrive on {name}")).hint("`kup up` sends it again"));
     let output = progress.close(output)?;
-    // What the machine says that it received is the proof: an exit status of 0 is also what a cut link gives.
-    if output.text().split_whitespace().next() != Some(&pack.sha256) {
-        let name = &ssh.machine().name;
-        let why = if output.stderr.trim().is_empty() { "another checksum than was sent".to_owned() } else { output.stderr };
-        return Err(Error::new(format!("the bundle did not arrive whole on {name}"))
-            .why(why.trim())
-            .hint("kup up sends it again"));
-    }
-    span.waiting("the machine to unpack and check it");
-    let command = format!(
-        "set -e; cd {incoming}; mkdir new; tar -xzpf pack -C new --no-same-owner; rm pack; cd new; sha256sum -c --quiet SHA256SUMS; sync; \
-         rm -rf {BUNDLE_DIR}.old; [ ! -e {BUNDLE_DIR} ] || mv {BUNDLE_DIR} {BUNDLE_DIR}.old; mv {incoming}/new {BUNDLE_DIR}; rm -rf {BUNDLE_DIR}.old {incoming}; echo kup-unpacked"
-    );
-    let output = ssh.run(&command, "", UNPACK).await?;
+    // Its last word is the proof: an exit status of 0 is also what a cut link gives.
     if !output.text().ends_with("kup-unpacked\n") {
-        return Err(Error::new(format!("the bundle was not unpacked on {}", ssh.machine().name)).hint("kup up sends it again"));
+        let why = if output.stderr.trim().is_empty() { "the link was cut".to_owned() } else { last_lines(&output.stderr, 5) };
+        return Err(Error::new(format!("the bundle did not arrive whole on {name}")).why(why).hint("`kup up` sends it again"));
     }
     Ok(format!("{} MiB sent", total / (1024 * 1024)))
 }

@@ -17,14 +17,19 @@ done < list > due
 [ -s due ] || exit 0
 cut -d' ' -f2- due | sed 's|^/||' > paths
 sed 's|/[^/]*$||; s|^|/|' paths | sort -u | xargs mkdir -p
-tar -C root -cf - --transform 's|$|.kup-new|' -T paths | tar -C / -xpf - --no-same-owner
-sed 's|^\(.*\)$|/\1.kup-new|' paths | xargs sync
+# A name of this process's own: one that lost its kup may still be at work, and must not rename what this one has half written. What
+# such a one left is removed; its own renames then fail, and it ends.
+new=.kup-new.$$
+while read -r path; do rm -f "/$path.kup-new" "/$path".kup-new.*; done < paths
+tar -C root -cf - --transform "s|\$|$new|" -T paths | tar -C / -xpf - --no-same-owner
+sed "s|^\(.*\)\$|/\1$new|" paths | xargs sync
 while read -r units path; do
-  mv -fT "$path.kup-new" "$path"
+  # Marked first: one restart too many does no harm, one that was forgotten does.
   case $path in /etc/systemd/system/*) : > /run/kup/daemon-reload ;; esac
   for unit in $(printf '%s' "$units" | tr , ' '); do
     [ "$unit" = - ] || : > "$marks/$unit"
   done
+  mv -fT "$path$new" "$path"
   printf '%s\n' "$path"
 done < due
 # Units that start at boot: the symbolic link that `systemctl enable` would make, without its reload.

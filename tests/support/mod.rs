@@ -6,6 +6,7 @@
 pub mod api;
 pub mod checks;
 pub mod cluster;
+pub mod host;
 
 use std::time::{Duration, Instant};
 

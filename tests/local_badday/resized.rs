@@ -1,0 +1,69 @@
+//! The config changes: more or fewer machines, other settings.
+
+use crate::support::host::{engine, invocations};
+use crate::support::{Check, eventually};
+use crate::{Day, ensure};
+
+const MAX_PODS: &str = "jsonpath={.items[*].status.capacity.pods}";
+
+/// A changed setting is in every machine's file and in what the API says; only what reads it is started again. What somebody changed on
+/// a machine by hand is as kup made it again, and in use.
+pub async fn changed_settings_reach_every_machine(day: &Day) -> Check {
+    let others = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kube-proxy", "flanneld"];
+    let before = invocations(&day.master, &others).await;
+    day.up(&["--set", "kubernetes.maxPods=77"]).await?.ok("kup up with another setting")?;
+    for machine in [&day.master, &day.minion] {
+        let file = day.on(machine, "grep maxPods /etc/kup/kubelet.yaml").await?;
+        ensure!(file.trim() == "maxPods: 77", "{machine}: {file}");
+    }
+    eventually("every Node's capacity to be 77 pods", async || {
+        let seen = day.kubectl(&["get", "nodes", "-o", MAX_PODS]).await?;
+        Ok(if seen == "77 77" { Ok(()) } else { Err(seen) })
+    })
+    .await?;
+    ensure!(invocations(&day.master, &others).await == before, "more than the kubelet was started again");
+
+    let policy = "/etc/kup/audit-policy.yaml";
+    let good = day.on(&day.master, &format!("sha256sum < {policy}; echo 'rules: []' > {policy}")).await?;
+    let server = invocations(&day.master, &["kube-apiserver"]).await;
+    day.ready().await?;
+    ensure!(day.on(&day.master, &format!("sha256sum < {policy}")).await? == good, "the policy was not put back");
+    ensure!(invocations(&day.master, &["kube-apiserver"]).await != server, "the API server still uses the other policy");
+    let etcd = invocations(&day.master, &["etcd"]).await;
+    ensure!(before.contains(etcd.trim()), "etcd was started again for it");
+    Ok(())
+}
+
+/// One more minion joins; when it is to go again, its pods move first, and then nothing is left of it.
+pub async fn minions_come_and_go(day: &Day) -> Check {
+    day.up(&["--minions", "2"]).await?.ok("kup up with one more")?;
+    day.nodes_ready(3).await?;
+    let second = format!("{}-minion-2", day.name);
+    let image = day.on(&day.minion, "/opt/kup/bundle/bin/ctr -n k8s.io images ls -q | grep /pause: | head -n 1").await?;
+    let there = format!(
+        "affinity: {{ nodeAffinity: {{ preferredDuringSchedulingIgnoredDuringExecution: [{{ weight: 100, preference: {{ matchExpressions: [{{ key: kubernetes.io/hostname, operator: In, values: [{second}] }}] }} }}] }} }}"
+    );
+    let yaml = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{ name: mover }}\nspec:\n  selector: {{ matchLabels: {{ app: mover }} }}\n  template:\n    metadata: {{ labels: {{ app: mover }} }}\n    spec:\n      {there}\n      containers: [{{ name: c, image: {} }}]\n",
+        image.trim()
+    );
+    let file = day.home.path().join("mover.yaml");
+    std::fs::write(&file, yaml)?;
+    day.kubectl(&["apply", "-f", &file.to_string_lossy()]).await?;
+    let place = "jsonpath={.items[?(@.status.phase==\"Running\")].spec.nodeName}";
+    let runs_on = async |machine: &str| {
+        eventually(&format!("the pod to run on {machine}"), async || {
+            let seen = day.kubectl(&["get", "pods", "-l", "app=mover", "-o", place]).await?;
+            Ok(if seen == machine { Ok(()) } else { Err(format!("it is on {seen:?}")) })
+        })
+        .await
+    };
+    runs_on(&second).await?;
+
+    day.up(&["--minions", "1"]).await?.ok("kup up with one less")?;
+    runs_on(&day.minion).await?;
+    day.nodes_ready(2).await?;
+    let left = engine(&["ps", "-a", "--format", "{{.Names}}"]).await.stdout + &engine(&["volume", "ls", "-q"]).await.stdout;
+    ensure!(!left.contains(&second), "something is left of {second}: {left}");
+    Ok(())
+}
