@@ -18,6 +18,6 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context) -> Result<String> {
-    let count = context.api().await?.apply(&templates::addon("access", ())?, DEADLINE).await?;
+    let count = context.api().await?.apply(&[templates::text("kubernetes/access.yaml")?.to_owned()], DEADLINE).await?;
     Ok(format!("{count} objects"))
 }

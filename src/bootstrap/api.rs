@@ -87,13 +87,15 @@ impl ApiClient {
 
     /// Makes the objects of these YAML documents be as written, all at once.
     pub async fn apply(&self, documents: &[String], deadline: Duration) -> Result<usize> {
-        let objects = parse(documents)?;
-        let count = objects.len();
-        futures::future::try_join_all(objects.into_iter().map(|object| self.apply_one(object, deadline))).await?;
-        Ok(count)
+        Ok(self.apply_all(parse(documents)?, deadline).await?.len())
     }
 
-    async fn apply_one(&self, object: DynamicObject, deadline: Duration) -> Result<()> {
+    /// Makes these objects be as given, all at once. Returns them, in their order, as the API has them now.
+    pub async fn apply_all(&self, objects: Vec<DynamicObject>, deadline: Duration) -> Result<Vec<DynamicObject>> {
+        futures::future::try_join_all(objects.into_iter().map(|object| self.apply_one(object, deadline))).await
+    }
+
+    async fn apply_one(&self, object: DynamicObject, deadline: Duration) -> Result<DynamicObject> {
         let types = object.types.clone().unwrap_or_default();
         let name = object.metadata.name.clone().unwrap_or_default();
         let gvk = GroupVersionKind::try_from(&types).with_context(|| format!("`{}` is no API version", types.api_version))?;
@@ -106,7 +108,7 @@ impl ApiClient {
         let until = Instant::now() + deadline;
         loop {
             match api.patch(&name, &params, &Patch::Apply(&object)).await {
-                Ok(_) => return Ok(()),
+                Ok(applied) => return Ok(applied),
                 // Its namespace (the API server makes its own ones when it starts) or its kind may be a moment away.
                 Err(kube::Error::Api(status)) if status.code == 404 && Instant::now() < until => tokio::time::sleep(POLL).await,
                 Err(e) => return Err(e).with_context(|| format!("cannot apply {} {name}", types.kind)),
@@ -155,7 +157,7 @@ async fn follow(api: &Api<Node>, sender: &watch::Sender<Nodes>) -> kube::Result<
 }
 
 /// The objects of YAML texts, each with one or more documents.
-fn parse(documents: &[String]) -> Result<Vec<DynamicObject>> {
+pub fn parse(documents: &[String]) -> Result<Vec<DynamicObject>> {
     let mut objects = Vec::new();
     for text in documents {
         for document in serde_yaml::Deserializer::from_str(text) {

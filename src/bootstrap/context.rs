@@ -32,6 +32,7 @@ pub struct Context {
     /// Where progress goes.
     pub report: Report,
     hosts: watch::Sender<BTreeMap<String, Arc<Host>>>,
+    changed: AtomicBool,
     api: OnceCell<ApiClient>,
     nodes: Mutex<Option<watch::Receiver<Nodes>>>,
 }
@@ -91,6 +92,7 @@ impl Context {
             login,
             report,
             hosts: watch::Sender::default(),
+            changed: AtomicBool::new(false),
             api: OnceCell::new(),
             nodes: Mutex::default(),
         }
@@ -108,9 +110,14 @@ impl Context {
         self.hosts.borrow().values().cloned().collect()
     }
 
-    /// Whether any step has changed anything on any machine.
+    /// Remembers that something in the cluster was not as it should be and has been changed.
+    pub fn mark_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any step has changed anything, on any machine or in the cluster.
     pub fn changed(&self) -> bool {
-        self.hosts().iter().any(|h| h.changed.load(Ordering::Relaxed))
+        self.changed.load(Ordering::Relaxed) || self.hosts().iter().any(|h| h.changed.load(Ordering::Relaxed))
     }
 
     /// The masters that have come so far.

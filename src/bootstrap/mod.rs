@@ -9,11 +9,11 @@ pub mod engine;
 pub mod units;
 
 mod access;
+mod addons;
 mod bundle;
 mod connect;
 mod control_plane;
 mod controllers;
-mod dns;
 mod etcd;
 mod files;
 mod kubelet;
@@ -38,7 +38,7 @@ pub const STEPS: &[Step] = &[
     kubelet::STEP,
     network::STEP,
     proxy::STEP,
-    dns::STEP,
+    addons::STEP,
     ready::STEP,
 ];
 

@@ -1,15 +1,13 @@
-//! The ready gate, the one place that says a cluster is ready: every expected node is Ready, DNS is up, and every node gets the
-//! right answer from it, out of a pod's own network where the node has a pod, a few times in a row.
+//! The ready gate, the one place that says a cluster is ready: every expected node is Ready, DNS is up, every node gets the right
+//! answer from it, out of a pod's own network where the node has a pod, a few times in a row, and every add-on says that it is ready.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::Api;
-
 use super::api::{Nodes, node_ready};
 use super::{After, Context, Host, On, Run, Step, units};
-use crate::error::{Context as _, Error, Result};
+use crate::addons::{self, Addon};
+use crate::error::{Error, Result};
 use crate::machine::dns_query::Query;
 use crate::report::Span;
 
@@ -24,21 +22,35 @@ pub(super) const STEP: Step = Step {
     name: "ready",
     title: "all ready",
     on: On::Cluster,
-    after: &[After::All("network"), After::All("proxy"), After::All("dns")],
+    after: &[After::All("network"), After::All("proxy"), After::All("addons")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };
 
 async fn run(context: &Context, span: &Span) -> Result<String> {
     let until = Instant::now() + DEADLINE;
-    tokio::try_join!(nodes_ready(context, span, until), dns_available(context, until))?;
+    let chosen = addons::chosen(&context.cluster, &context.images.all).present;
+    let (dns, others): (Vec<&Addon>, Vec<&Addon>) = chosen.into_iter().partition(|a| a.required);
+    // Nobody who waits for DNS waits for the others too.
+    let ((hosts, from_pods), ()) =
+        tokio::try_join!(nodes_and_dns(context, span, until, &dns), addons_ready(context, span, until, &others))?;
+    let words = others.iter().map(|a| format!(", {}", a.name)).collect::<String>();
+    Ok(format!("{hosts} nodes, DNS answers ({from_pods} from pods){words}"))
+}
+
+/// Waits for every node, then for good answers on all of them. Says how many nodes there are, and how many were asked out of a pod.
+async fn nodes_and_dns(context: &Context, span: &Span, until: Instant, dns: &[&Addon]) -> Result<(usize, usize)> {
+    tokio::try_join!(nodes_ready(context, span, until), addons_ready(context, span, until, dns))?;
     let hosts = context.hosts();
     span.waiting("DNS to answer on every node");
-    let from_pods = futures::future::try_join_all(hosts.iter().map(|host| dns_answers(context, host.clone(), until)))
-        .await?
-        .into_iter()
-        .filter(|p| *p)
-        .count();
-    Ok(format!("{} nodes, DNS answers ({from_pods} from pods)", hosts.len()))
+    let asked = hosts.iter().map(|host| dns_answers(context, host.clone(), until));
+    let from_pods = futures::future::try_join_all(asked).await?.into_iter().filter(|p| *p).count();
+    Ok((hosts.len(), from_pods))
+}
+
+async fn addons_ready(context: &Context, span: &Span, until: Instant, addons: &[&Addon]) -> Result<()> {
+    let api = context.api().await?;
+    let waits = addons.iter().map(|addon| addons::ready::wait(api, addon, until, |what| span.waiting(what)));
+    futures::future::try_join_all(waits).await.map(drop)
 }
 
 fn remaining(until: Instant) -> Duration {
@@ -68,35 +80,6 @@ async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<(
             }
             return Err(error.hint("kup up tries again, kup status shows every part"));
         }
-    }
-}
-
-async fn dns_available(context: &Context, until: Instant) -> Result<()> {
-    let api: Api<Deployment> = Api::namespaced(context.api().await?.client(), "kube-system");
-    loop {
-        let deployment = api.get("coredns").await.context("cannot look at the Deployment of CoreDNS")?;
-        let status = deployment.status.unwrap_or_default();
-        let wanted = deployment.spec.replicas.unwrap_or(1);
-        // `ready_replicas` counts pods of an older version too: none of those may be left.
-        let settled = status.observed_generation == deployment.metadata.generation
-            && status.updated_replicas == Some(wanted)
-            && status.replicas == Some(wanted);
-        if settled && status.ready_replicas.unwrap_or(0) >= wanted {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            let conditions = status.conditions.unwrap_or_default();
-            let why = conditions
-                .iter()
-                .filter(|c| c.status.as_deref() != Some("True"))
-                .filter_map(|c| c.message.clone())
-                .collect::<Vec<_>>()
-                .join("\n");
-            return Err(Error::new(format!("{} of {wanted} replicas of CoreDNS are ready", status.ready_replicas.unwrap_or(0)))
-                .why(if why.is_empty() { "its Deployment names no reason".to_owned() } else { why })
-                .hint("kup kubectl -- -n kube-system describe pods -l k8s-app=kube-dns"));
-        }
-        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -169,6 +169,7 @@ impl<'a> Field<'a> {
         match (bound("minimum"), bound("maximum")) {
             (Some(low), Some(high)) if self.is("integer") => format!("a whole number from {low} to {high}"),
             _ if self.is("integer") => "a whole number".into(),
+            _ if self.is("boolean") => "`true` or `false`".into(),
             _ if self.is("string") => "text".into(),
             _ if self.fields().is_some() => format!("a block of fields ({})", self.names().join(", ")),
             _ => "another kind of value".into(),

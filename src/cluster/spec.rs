@@ -7,6 +7,8 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::addons::Addons;
+
 /// The only `apiVersion` of this release.
 pub const API_VERSION: &str = "kup.dev/v1alpha1";
 /// The only `kind` of a config file.
@@ -37,6 +39,9 @@ pub struct Cluster {
     pub minions: Minions,
     /// Address ranges inside the cluster.
     pub network: Network,
+    /// What runs on the cluster beside Kubernetes itself.
+    #[serde(default = "Addons::defaults")]
+    pub addons: Addons,
     /// Settings of the local provider.
     pub local: Local,
 }
