@@ -52,7 +52,7 @@ pub fn addon(name: &str, values: impl Serialize) -> Result<Vec<String>> {
 
 /// The names of all folders of add-ons, sorted.
 pub fn addon_names() -> Vec<&'static str> {
-    let folders = TEMPLATES.get_dir("addons").into_iter().flat_map(include_dir::Dir::dirs);
+    let folders = TEMPLATES.get_dir("addons").into_iter().flat_map(include_dir::Dir::dirs).filter(|d| d.files().next().is_some());
     let mut names: Vec<_> = folders.filter_map(|d| d.path().file_name()?.to_str()).collect();
     names.sort_unstable();
     names

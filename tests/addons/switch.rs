@@ -27,7 +27,7 @@ const COLLECTIONS: [&str; 14] = [
     "/apis/apps/v1/daemonsets",
 ];
 
-/// Every object of the collections that add-ons use, and the resource version of what an add-on owns.
+/// Every object of the collections that add-ons use: which add-on owns it, and what changes when it is changed.
 async fn everything(w: &World<'_>) -> Check<BTreeMap<String, (String, String)>> {
     let mut all = BTreeMap::new();
     for collection in COLLECTIONS {
@@ -39,8 +39,11 @@ async fn everything(w: &World<'_>) -> Check<BTreeMap<String, (String, String)>> 
             }
             let key = format!("{collection} {}/{}", text(&meta["namespace"]), name(&object));
             let owner = text(&meta["labels"]["kup.dev/addon"]);
-            let generation = &meta["generation"];
-            let version = if generation.is_null() { text(&meta["resourceVersion"]) } else { generation.to_string() };
+            // A status is its controller's, who may write it at any time.
+            let version = match object["status"] {
+                Value::Null => text(&meta["resourceVersion"]),
+                _ => format!("{} {} {}", object["spec"], meta["labels"], meta["annotations"]),
+            };
             all.insert(key, (owner, version));
         }
     }
@@ -60,8 +63,11 @@ async fn row(w: &World<'_>, addon: &str) -> Check<Value> {
 
 /// Off: its own objects are gone and nobody else's, and another `up` leaves it off. On: the same objects are there again, and answer.
 pub async fn off_removes_exactly_that_and_on_brings_it_back(w: &World<'_>) -> Check {
-    let seen = row(w, "metrics-server").await?;
-    ensure!(seen["enabled"] == true && seen["ready"] == true, "{seen}");
+    eventually("metrics-server to be on and ready", async || {
+        let seen = row(w, "metrics-server").await?;
+        Ok(if seen["enabled"] == true && seen["ready"] == true { Ok(()) } else { Err(seen.to_string()) })
+    })
+    .await?;
     let before = everything(w).await?;
     let own = |all: &BTreeMap<String, (String, String)>| -> Vec<String> {
         all.iter().filter(|(_, (owner, _))| owner == "metrics-server").map(|(key, _)| key.clone()).collect()
