@@ -217,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn golden_objects() {
+        let (pki, _dir) = pki();
+        let cluster = defaults::cluster().unwrap();
+        let mut lines = Vec::new();
+        for addon in ADDONS {
+            lines.push(format!("# {}: {}", addon.name, addon.what));
+            for object in addon.objects(&cluster, &images(), &pki).unwrap() {
+                let place = object.metadata.namespace.map(|n| format!("{n}/")).unwrap_or_default();
+                lines.push(format!("{} {place}{}", object.types.unwrap().kind, object.metadata.name.unwrap()));
+            }
+        }
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
     fn two_add_ons_never_share_an_object() {
         let (pki, _dir) = pki();
         let cluster = defaults::cluster().unwrap();

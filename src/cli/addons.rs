@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Ui;
 use super::config_args::ConfigArgs;
 use super::nodes::table;
 use super::target::{Target, TargetArgs};
+use super::{Conduct, Ui};
 use crate::addons::ready::State;
 use crate::addons::{ADDONS, Addon, apply, chosen, named, ready};
 use crate::bootstrap::api::ApiClient;
@@ -68,6 +68,18 @@ struct Row {
     /// Why it isn't ready, or not known.
     why: Option<String>,
     what: &'static str,
+}
+
+impl Args {
+    /// How this command behaves towards the outside while it runs.
+    pub fn conduct(&self) -> Conduct {
+        match self.what {
+            What::List { .. } => Conduct::default(),
+            What::Enable(_) | What::Disable(_) => {
+                Conduct { stream: true, interrupted: Some("the same command, or `kup up`, goes on") }
+            }
+        }
+    }
 }
 
 /// Runs one of them.

@@ -117,6 +117,7 @@ impl Command {
         match self {
             Command::Up(_) => Conduct { stream: true, interrupted: Some("`kup up` resumes, `kup down` removes") },
             Command::Down(_) => Conduct { stream: true, interrupted: Some("`kup down` goes on") },
+            Command::Addons(args) => args.conduct(),
             Command::Bundle(args) => args.conduct(),
             _ => Conduct::default(),
         }
