@@ -8,6 +8,7 @@
 //! - [`machine`]: hosts that kup runs commands on, over SSH with pinned host keys, and the files they get.
 //! - [`pki`]: who gets which certificate.
 //! - [`bootstrap`]: the steps that turn machines into a cluster, up to the ready gate.
+//! - [`addons`]: what runs on the cluster beside Kubernetes itself.
 //! - [`kubeconfig`]: how programs reach it.
 //! - [`report`]: what work says while it runs; a display draws it, work never prints.
 //! - [`error`]: what failed, why, what is left behind, and what to type next.
@@ -25,6 +26,7 @@
 //! # Ok::<(), kup::error::Error>(())
 //! ```
 
+pub mod addons;
 pub mod bootstrap;
 pub mod bundle;
 pub mod cli;

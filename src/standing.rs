@@ -67,6 +67,11 @@ impl Standing {
         self.machines.iter().filter(|m| m.machine.role != Role::Minion)
     }
 
+    /// Its certificates and authorities.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
     /// The administrator's login.
     pub fn admin(&self) -> Result<Pair> {
         layout::admin(&self.pki)

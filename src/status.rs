@@ -3,6 +3,7 @@
 //! Reads only. Machines are asked by one SSH call each, all at once, and the API beside them; what doesn't answer is named with its
 //! reason, and keeps nothing else from being told.
 
+mod addons;
 mod api;
 mod certificates;
 mod etcd;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use addons::Addon;
 pub use api::{Api, ApiServer, Node, Pod, Replicas, nodes};
 pub use certificates::Certificate;
 pub use etcd::{Etcd, EtcdMember};
@@ -154,6 +156,10 @@ fn components(machines: &[MachineStatus], api: &Api) -> Vec<Component> {
     });
     if let Some(dns) = &api.dns {
         all.push(Component { name: "DNS".into(), well: dns.ready, of: dns.wanted });
+    }
+    if let Some(addons) = api.addons.as_ref().filter(|a| !a.is_empty()) {
+        let well = addons.iter().filter(|a| a.ready).count();
+        all.push(Component { name: "add-ons".into(), well, of: addons.len() });
     }
     if let Some(pods) = &api.system_pods {
         all.push(Component { name: "system pods".into(), well: pods.iter().filter(|p| p.well).count(), of: pods.len() });

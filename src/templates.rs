@@ -30,12 +30,30 @@ pub fn render(path: &str, values: impl Serialize) -> Result<String> {
     environment.render_str(text(path)?, Serde(values)).with_context(|| format!("cannot fill in the template {path}"))
 }
 
+/// The folder of an add-on's templates, as (path, text) ordered by path.
+fn addon_files(name: &str) -> Result<Vec<(&'static str, &'static str)>> {
+    let dir = TEMPLATES
+        .get_dir(format!("addons/{name}"))
+        .ok_or_else(|| Error::new(format!("the add-on {name} is not part of this build of kup")))?;
+    let mut files: Vec<_> = dir.files().filter_map(|f| f.path().to_str().zip(f.contents_utf8())).collect();
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// The texts of all files in an add-on's folder, as they stand.
+pub fn addon_texts(name: &str) -> Result<Vec<&'static str>> {
+    Ok(addon_files(name)?.into_iter().map(|(_, text)| text).collect())
+}
+
 /// The YAML documents of all files in an add-on's folder, by file name, filled in.
 pub fn addon(name: &str, values: impl Serialize) -> Result<Vec<String>> {
-    let folder = format!("addons/{name}");
-    let dir =
-        TEMPLATES.get_dir(&folder).ok_or_else(|| Error::new(format!("the add-on {name} is not part of this build of kup")))?;
-    let mut files: Vec<_> = dir.files().filter_map(|f| f.path().to_str()).collect();
-    files.sort_unstable();
-    files.into_iter().map(|path| render(path, &values)).collect()
+    addon_files(name)?.into_iter().map(|(path, _)| render(path, &values)).collect()
+}
+
+/// The names of all folders of add-ons, sorted.
+pub fn addon_names() -> Vec<&'static str> {
+    let folders = TEMPLATES.get_dir("addons").into_iter().flat_map(include_dir::Dir::dirs).filter(|d| d.files().next().is_some());
+    let mut names: Vec<_> = folders.filter_map(|d| d.path().file_name()?.to_str()).collect();
+    names.sort_unstable();
+    names
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::addons::{ADDONS, Addon};
 use crate::bootstrap::{self, STEPS, Step};
 use crate::bundle::{Arch, Bundle};
 use crate::cluster::Cluster;
@@ -76,10 +77,13 @@ impl Up {
 
     /// What would be done, in order. Changes nothing.
     pub async fn plan(&self, provider: &LocalProvider) -> Result<Vec<Action>> {
-        if let Some(before) = saved::load(&self.id())? {
-            refuse_what_cannot_change(&before, &self.cluster)?;
+        let before = saved::load(&self.id())?;
+        if let Some(before) = &before {
+            refuse_what_cannot_change(before, &self.cluster)?;
         }
-        Ok(replace::planned(provider.plan(&self.cluster).await?, &self.replace))
+        let mut plan = replace::planned(provider.plan(&self.cluster).await?, &self.replace);
+        plan.extend(before.iter().flat_map(|before| addon_changes(before, &self.cluster)));
+        Ok(plan)
     }
 
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs.
@@ -222,6 +226,18 @@ pub fn context_name(id: &ClusterId) -> String {
 /// Whether a plan changes anything.
 pub fn is_empty(plan: &[Action]) -> bool {
     plan.iter().all(|a| a.verb == Verb::Keep)
+}
+
+/// The add-ons that a changed config turns on and off.
+fn addon_changes(before: &Cluster, now: &Cluster) -> Vec<Action> {
+    let changed = ADDONS.iter().filter(|a| a.enabled(before) != a.enabled(now));
+    let action = |addon: &Addon| Action {
+        verb: if addon.enabled(now) { Verb::Create } else { Verb::Delete },
+        kind: "add-on".into(),
+        name: addon.name.into(),
+        detail: addon.what.into(),
+    };
+    changed.map(action).collect()
 }
 
 /// Fields that running machines and their data are built on.

@@ -212,3 +212,25 @@ async fn an_architecture_that_is_not_there_or_not_what_it_says() {
     assert!(e.contains("is not an executable for arm64"), "{e}");
     assert!(files(&cache.path().join("objects")).is_empty());
 }
+
+#[tokio::test]
+async fn what_nobody_publishes_is_compiled_here_or_left_out() {
+    let arch = Arch::host().unwrap();
+    let mirror = Mirror::new(&[V], &[arch]).await;
+    let cache = tempfile::tempdir().unwrap();
+    let mut fetch = mirror.fetch(cache.path(), V, arch, &[]);
+    let without = fetch.run(&Report::silent()).await.unwrap().unwrap();
+    assert!(!without.dir.join("images/local-storage.tar").exists());
+    assert!(Bundle::open(cache.path(), V, arch).unwrap().is_some(), "it is complete as it is");
+
+    fetch.compile = true;
+    let with = fetch.run(&Report::silent()).await.unwrap().unwrap();
+    assert!(with.dir.join("images/local-storage.tar").exists());
+    let file = with.manifest.file("local-storage").unwrap();
+    assert_eq!(
+        (file.source.as_str(), file.image.as_deref()),
+        ("scripts/bundle/local-storage", Some("kup.dev/local-storage:v0.1.0"))
+    );
+    with.verify(true).unwrap();
+    assert_eq!(Bundle::open(cache.path(), V, arch).unwrap().unwrap().manifest, with.manifest);
+}

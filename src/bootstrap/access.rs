@@ -18,6 +18,7 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context) -> Result<String> {
-    let count = context.api().await?.apply(&templates::addon("access", ())?, context.deadline(DEADLINE)).await?;
+    let count =
+        context.api().await?.apply(&[templates::text("kubernetes/access.yaml")?.to_owned()], context.deadline(DEADLINE)).await?;
     Ok(format!("{count} objects"))
 }

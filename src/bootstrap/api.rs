@@ -91,13 +91,15 @@ impl ApiClient {
 
     /// Makes the objects of these YAML documents be as written, all at once.
     pub async fn apply(&self, documents: &[String], deadline: Duration) -> Result<usize> {
-        let objects = parse(documents)?;
-        let count = objects.len();
-        futures::future::try_join_all(objects.into_iter().map(|object| self.apply_one(object, deadline))).await?;
-        Ok(count)
+        Ok(self.apply_all(parse(documents)?, deadline).await?.len())
     }
 
-    async fn apply_one(&self, object: DynamicObject, deadline: Duration) -> Result<()> {
+    /// Makes these objects be as given, all at once. Returns them, in their order, as the API has them now.
+    pub async fn apply_all(&self, objects: Vec<DynamicObject>, deadline: Duration) -> Result<Vec<DynamicObject>> {
+        futures::future::try_join_all(objects.into_iter().map(|object| self.apply_one(object, deadline))).await
+    }
+
+    async fn apply_one(&self, object: DynamicObject, deadline: Duration) -> Result<DynamicObject> {
         let types = object.types.clone().unwrap_or_default();
         let name = object.metadata.name.clone().unwrap_or_default();
         let gvk = GroupVersionKind::try_from(&types).with_context(|| format!("`{}` is no API version", types.api_version))?;
@@ -112,7 +114,7 @@ impl ApiClient {
         loop {
             let outcome = tokio::time::timeout(REQUEST, api.patch(&name, &params, &Patch::Apply(&object))).await;
             match outcome {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(applied)) => return Ok(applied),
                 Ok(Err(e)) if Instant::now() >= until || !may_pass(&e) => return Err(e).with_context(what),
                 Err(_) if Instant::now() >= until => {
                     return Err(Error::new(what()).why(format!("{} did not answer within {} s", self.server, REQUEST.as_secs())));
@@ -177,7 +179,7 @@ async fn follow(api: &Api<Node>, sender: &watch::Sender<Nodes>) -> kube::Result<
 }
 
 /// The objects of YAML texts, each with one or more documents.
-fn parse(documents: &[String]) -> Result<Vec<DynamicObject>> {
+pub fn parse(documents: &[String]) -> Result<Vec<DynamicObject>> {
     let mut objects = Vec::new();
     for text in documents {
         for document in serde_yaml::Deserializer::from_str(text) {

@@ -35,6 +35,7 @@ pub struct Context {
     /// How long to wait for any one thing, if the user said so.
     pub patience: Option<Duration>,
     hosts: watch::Sender<BTreeMap<String, Arc<Host>>>,
+    changed: AtomicBool,
     api: OnceCell<ApiClient>,
     nodes: Mutex<Option<watch::Receiver<Nodes>>>,
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -93,6 +94,7 @@ impl Context {
             report,
             patience: None,
             hosts: watch::Sender::default(),
+            changed: AtomicBool::new(false),
             api: OnceCell::new(),
             nodes: Mutex::default(),
             turn: Arc::default(),
@@ -122,9 +124,14 @@ impl Context {
         self.hosts().into_iter().filter(|h| h.machine.role.is_node()).collect()
     }
 
-    /// Whether any step has changed anything on any machine.
+    /// Remembers that something in the cluster was not as it should be and has been changed.
+    pub fn mark_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any step has changed anything, on any machine or in the cluster.
     pub fn changed(&self) -> bool {
-        self.hosts().iter().any(|h| h.changed.load(Ordering::Relaxed))
+        self.changed.load(Ordering::Relaxed) || self.hosts().iter().any(|h| h.changed.load(Ordering::Relaxed))
     }
 
     /// The masters that have come so far.

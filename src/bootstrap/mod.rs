@@ -10,12 +10,12 @@ pub mod engine;
 pub mod units;
 
 mod access;
+mod addons;
 mod balancer;
 mod bundle;
 mod connect;
 mod control_plane;
 mod controllers;
-mod dns;
 pub mod etcd;
 mod files;
 mod kubelet;
@@ -41,7 +41,7 @@ pub const STEPS: &[Step] = &[
     kubelet::STEP,
     network::STEP,
     proxy::STEP,
-    dns::STEP,
+    addons::STEP,
     ready::STEP,
 ];
 

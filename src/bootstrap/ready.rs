@@ -1,16 +1,16 @@
-//! The ready gate, the one place that says a cluster is ready: every expected node is Ready, DNS is up, and every node gets the
-//! right answer from it, out of a pod's own network where the node has a pod, a few times in a row.
+//! The ready gate, the one place that says a cluster is ready: every expected node is Ready, DNS is up, every node gets the right
+//! answer from it, out of a pod's own network where the node has a pod, a few times in a row, and every add-on says that it is ready.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 
 use super::api::{Nodes, REQUEST, node_ready};
 use super::diagnose::{Cause, Look, cause};
 use super::{After, Context, Host, On, Run, Step};
+use crate::addons::{self, Addon};
 use crate::error::{Error, Result};
 use crate::machine::Role;
 use crate::machine::dns_query::Query;
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(180);
 const IN_A_ROW: u32 = 3;
 /// Pause between looks at what can't be watched.
 const POLL: Duration = Duration::from_millis(100);
-/// How often the pods of DNS are looked at while not all of them are ready.
+/// How often the system's pods are looked at while not all of them are ready.
 const PODS: Duration = Duration::from_secs(3);
 /// How long a pod must have been without its image to end the wait: a pull is tried again after 10 s, and may then go well.
 const NO_IMAGE: Duration = Duration::from_secs(15);
@@ -36,33 +36,55 @@ pub(super) const STEP: Step = Step {
     name: "ready",
     title: "all ready",
     on: On::Cluster,
-    after: &[After::All("network"), After::All("proxy"), After::All("dns"), After::All("balancer")],
+    after: &[After::All("network"), After::All("proxy"), After::All("addons"), After::All("balancer")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };
 
 async fn run(context: &Context, span: &Span) -> Result<String> {
     let until = Instant::now() + context.deadline(DEADLINE);
     let hosts = context.node_hosts();
-    let gate = async {
-        tokio::try_join!(nodes_ready(context, span, until), dns_available(context, until))?;
-        span.waiting("DNS to answer on every node");
-        let from_pods = futures::future::try_join_all(hosts.iter().map(|host| dns_answers(context, host.clone(), until)))
-            .await?
-            .into_iter()
-            .filter(|p| *p)
-            .count();
-        Ok(format!("{} nodes, DNS answers ({from_pods} from pods)", hosts.len()))
-    };
     let looks: Vec<Look<'_>> = hosts.iter().map(|host| look(host)).collect();
     let hopeless = futures::future::select_all(looks.iter().map(|look| Box::pin(look.hopeless())));
-    tokio::select! {
+    let outcome = tokio::select! {
         biased;
-        outcome = gate => outcome,
+        outcome = gate(context, span, until) => outcome,
         (diagnosis, _, _) = hopeless => {
             let what = format!("{} is not well", diagnosis.machine);
-            Err(diagnosis.explain(Error::new(what)))
+            return Err(diagnosis.explain(Error::new(what)));
         },
+        error = imageless(context) => return Err(error),
+    };
+    match outcome {
+        Ok(word) => Ok(word),
+        // Whatever was waited for: a pod without its image is the cause, if there is one.
+        Err(error) => Err(imageless_pod(context).await.map_or(error, |(machine, cause)| no_image(&machine, &cause))),
     }
+}
+
+async fn gate(context: &Context, span: &Span, until: Instant) -> Result<String> {
+    let chosen = addons::chosen(&context.cluster, &context.images.all).present;
+    let (dns, others): (Vec<&Addon>, Vec<&Addon>) = chosen.into_iter().partition(|a| a.required);
+    // Nobody who waits for DNS waits for the others too.
+    let ((hosts, from_pods), ()) =
+        tokio::try_join!(nodes_and_dns(context, span, until, &dns), addons_ready(context, span, until, &others))?;
+    let words = others.iter().map(|a| format!(", {}", a.name)).collect::<String>();
+    Ok(format!("{hosts} nodes, DNS answers ({from_pods} from pods){words}"))
+}
+
+/// Waits for every node, then for good answers on all of them. Says how many nodes there are, and how many were asked out of a pod.
+async fn nodes_and_dns(context: &Context, span: &Span, until: Instant, dns: &[&Addon]) -> Result<(usize, usize)> {
+    tokio::try_join!(nodes_ready(context, span, until), addons_ready(context, span, until, dns))?;
+    let hosts = context.node_hosts();
+    span.waiting("DNS to answer on every node");
+    let asked = hosts.iter().map(|host| dns_answers(context, host.clone(), until));
+    let from_pods = futures::future::try_join_all(asked).await?.into_iter().filter(|p| *p).count();
+    Ok((hosts.len(), from_pods))
+}
+
+async fn addons_ready(context: &Context, span: &Span, until: Instant, addons: &[&Addon]) -> Result<()> {
+    let api = context.api().await?;
+    let waits = addons.iter().map(|addon| addons::ready::wait(api, addon, until, |what| span.waiting(what)));
+    futures::future::try_join_all(waits).await.map(drop)
 }
 
 /// At everything that kup runs on a machine.
@@ -101,73 +123,32 @@ async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<(
     }
 }
 
-async fn dns_available(context: &Context, until: Instant) -> Result<()> {
-    let api: Api<Deployment> = Api::namespaced(context.api().await?.client(), "kube-system");
-    let mut last = String::new();
-    // When the pods are looked at next, and since when one of them has had no image.
-    let mut pods_at = Instant::now() + PODS;
-    let mut imageless: Option<Instant> = None;
+/// Ends when a pod of the system has been without its image for so long that no further try will get it.
+async fn imageless(context: &Context) -> Error {
+    let mut since: Option<Instant> = None;
     loop {
-        let deployment = match tokio::time::timeout(REQUEST, api.get("coredns")).await {
-            Ok(Ok(deployment)) => deployment,
-            // A server that restarts answers again in a moment.
-            other if Instant::now() < until => {
-                last = other.map_or_else(|_| "no answer".to_owned(), |o| o.err().map(|e| e.to_string()).unwrap_or_default());
-                tokio::time::sleep(POLL).await;
-                continue;
-            }
-            _ => return Err(Error::new("cannot look at the Deployment of CoreDNS").why(last)),
-        };
-        let status = deployment.status.unwrap_or_default();
-        let wanted = deployment.spec.replicas.unwrap_or(1);
-        // `ready_replicas` counts pods of an older version too: none of those may be left.
-        let settled = status.observed_generation == deployment.metadata.generation
-            && status.updated_replicas == Some(wanted)
-            && status.replicas == Some(wanted);
-        if settled && status.ready_replicas.unwrap_or(0) >= wanted {
-            return Ok(());
+        tokio::time::sleep(PODS).await;
+        let found = imageless_pod(context).await;
+        since = found.as_ref().map(|_| since.unwrap_or_else(Instant::now));
+        if let (Some((machine, cause)), Some(since)) = (found, since)
+            && since.elapsed() >= NO_IMAGE
+        {
+            return no_image(&machine, &cause);
         }
-        if Instant::now() >= pods_at {
-            pods_at = Instant::now() + PODS;
-            let found = imageless_pod(context).await?;
-            imageless = found.as_ref().map(|_| imageless.unwrap_or_else(Instant::now));
-            if let (Some((machine, cause)), Some(since)) = (found, imageless)
-                && since.elapsed() >= NO_IMAGE
-            {
-                return Err(no_image(&machine, &cause));
-            }
-        }
-        if Instant::now() >= until {
-            if let Some((machine, cause)) = imageless_pod(context).await? {
-                return Err(no_image(&machine, &cause));
-            }
-            let conditions = status.conditions.unwrap_or_default();
-            let why = conditions
-                .iter()
-                .filter(|c| c.status.as_deref() != Some("True"))
-                .filter_map(|c| c.message.clone())
-                .collect::<Vec<_>>()
-                .join("\n");
-            return Err(Error::new(format!("{} of {wanted} replicas of CoreDNS are ready", status.ready_replicas.unwrap_or(0)))
-                .why(if why.is_empty() { "its Deployment names no reason".to_owned() } else { why })
-                .hint("kup kubectl -- -n kube-system describe pods -l k8s-app=kube-dns"));
-        }
-        tokio::time::sleep(POLL).await;
     }
 }
 
 fn no_image(machine: &str, cause: &Cause) -> Error {
-    Error::new(format!("CoreDNS can't run on {machine}")).why(cause.sentence(machine)).hint(cause.hint(machine))
+    Error::new(format!("a pod of the system can't run on {machine}")).why(cause.sentence(machine)).hint(cause.hint(machine))
 }
 
-/// The machine on which a pod of DNS has no image, and what is said of it. An API that does not answer says nothing.
-async fn imageless_pod(context: &Context) -> Result<Option<(String, Cause)>> {
-    let api: Api<Pod> = Api::namespaced(context.api().await?.client(), "kube-system");
-    let pods = ListParams::default().labels("k8s-app=kube-dns");
-    Ok(match tokio::time::timeout(REQUEST, api.list(&pods)).await {
+/// The machine on which a pod of the system has no image, and what is said of it. An API that does not answer says nothing.
+async fn imageless_pod(context: &Context) -> Option<(String, Cause)> {
+    let api: Api<Pod> = Api::namespaced(context.api().await.ok()?.client(), "kube-system");
+    match tokio::time::timeout(REQUEST, api.list(&ListParams::default())).await {
         Ok(Ok(pods)) => cause::pod(&pods.items),
         _ => None,
-    })
+    }
 }
 
 /// Asks DNS on one node until it has answered well [`IN_A_ROW`] times. Says whether it was asked out of a pod's network.

@@ -131,7 +131,7 @@ fn key(plan: &Plan, component: &Component, tools: &Toolchain) -> Result<String> 
     };
     let text = serde_json::to_string(&("built", plan, &tools.go, c, image::FORMAT, format!("{:?}", component.items)))
         .context("cannot describe a component")?;
-    Ok(image::sha256([text.as_str(), modules::go_mod(&plan.module)?, modules::go_sum(&plan.module)?].join("\0").as_bytes()))
+    Ok(image::sha256(format!("{text}\0{}", modules::all(&plan.module)?).as_bytes()))
 }
 
 /// The name `go build` gives a package's executable: the last part of its path that isn't a major version.
@@ -178,7 +178,14 @@ impl Build {
         super::assemble(store, &self.release, self.arch, Origin::Built, records).await.map(Some)
     }
 
-    async fn component(&self, component: &'static Component, store: &Store, tools: &Toolchain, step: &Span) -> Result<Record> {
+    /// Makes one component, or finds it made.
+    pub(super) async fn component(
+        &self,
+        component: &'static Component,
+        store: &Store,
+        tools: &Toolchain,
+        step: &Span,
+    ) -> Result<Record> {
         let plan = plan(component, &self.release, self.arch, Arch::host()?)?;
         let key = key(&plan, component, tools)?;
         let (s, k) = (store.clone(), key.clone());

@@ -158,6 +158,26 @@ pub const COMPONENTS: &[Component] = &[
         seconds: 151,
     },
     Component {
+        name: "metrics-server",
+        make: Make::Go {
+            cgo: false,
+            tags: &[],
+            stamps: &["k8s.io/client-go/pkg/version.gitVersion=v{version}", "k8s.io/client-go/pkg/version.gitCommit=unknown"],
+        },
+        items: &[Item {
+            name: "metrics-server",
+            package: "sigs.k8s.io/metrics-server/cmd/metrics-server",
+            place: Place::Image(Image {
+                reference: "registry.k8s.io/metrics-server/metrics-server:v",
+                command: &[],
+                user: "65534",
+                binds_low_ports: false,
+            }),
+            role: Role::Image,
+        }],
+        seconds: 121,
+    },
+    Component {
         name: "flannel",
         make: Make::Go {
             // Its udp backend is C.
@@ -181,6 +201,23 @@ pub const COMPONENTS: &[Component] = &[
             bin("ctr", "github.com/containerd/containerd/v2/cmd/ctr", Role::Both),
         ],
         seconds: 76,
+    },
+    // kup's own: its source is in its folder below scripts/bundle/.
+    Component {
+        name: "local-storage",
+        make: Make::Go { cgo: false, tags: &[], stamps: &["main.version=v{version}"] },
+        items: &[Item {
+            name: "local-storage",
+            package: "kup.dev/bundle/local-storage",
+            place: Place::Image(Image {
+                reference: "kup.dev/local-storage:v",
+                command: &["serve"],
+                user: "65532:65532",
+                binds_low_ports: false,
+            }),
+            role: Role::Image,
+        }],
+        seconds: 60,
     },
     Component {
         name: "etcd",

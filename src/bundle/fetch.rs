@@ -1,4 +1,5 @@
-//! Gets a bundle from where upstream publishes its parts, or from a mirror. Nothing is taken that has no published checksum.
+//! Gets a bundle from where upstream publishes its parts, or from a mirror. Nothing is taken that has no published checksum. kup's own
+//! parts, which nobody publishes, are compiled from their source where there is Go, and left out where there is none.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +11,13 @@ use crate::error::{Context, Error, Result};
 use crate::report::event::Unit as Count;
 use crate::report::{Report, Span};
 
-use super::build::{check_elf, chosen};
+use super::build::{Build, check_elf, chosen};
 use super::component::{COMPONENTS, Component, Item, Place};
 use super::download::Downloader;
 use super::manifest;
 use super::releases::{Checksum, Origin, Release};
 use super::store::{Record, Store, Stored, remove};
-use super::{Arch, Bundle, image, registry};
+use super::{Arch, Bundle, image, registry, toolchain};
 
 /// How long upstream may take to answer before it counts as out of reach.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -34,6 +35,8 @@ pub struct Fetch {
     pub mirror: Option<Url>,
     /// Only these components; all if empty.
     pub only: Vec<String>,
+    /// Whether to compile what nobody publishes.
+    pub compile: bool,
 }
 
 impl Fetch {
@@ -63,13 +66,15 @@ impl Fetch {
         let _lock = store.lock(&self.release.version, self.arch, step).await?;
         let downloads = self.downloads()?;
         let (total, done) = (components.len() as u64, std::sync::atomic::AtomicU64::new(0));
-        let mut records = try_join_all(components.iter().map(|component| async {
+        let (published, own): (Vec<_>, Vec<_>) = components.iter().copied().partition(|c| self.release.is_published(c.name));
+        let mut records = try_join_all(published.into_iter().map(|component| async {
             let record = self.component(component, &store, &downloads, step).await?;
             step.progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, Some(total), Count::Items);
             Ok::<_, Error>(record)
         }))
         .await?;
-        for component in COMPONENTS {
+        records.extend(self.compile(&own, &store, step).await?);
+        for component in COMPONENTS.iter().filter(|c| self.release.is_published(c.name)) {
             if records.iter().all(|r| r.component != component.name) {
                 match store.record(&self.key(component)?)? {
                     Some(record) => records.push(record),
@@ -78,6 +83,36 @@ impl Fetch {
             }
         }
         super::assemble(store, &self.release, self.arch, manifest::Origin::Fetched, records).await.map(Some)
+    }
+
+    /// Compiles kup's own components. Without Go, says what the bundle goes without.
+    async fn compile(&self, own: &[&'static Component], store: &Store, step: &Span) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        if own.is_empty() || !self.compile {
+            return Ok(records);
+        }
+        let tools = match toolchain::find(&self.release, own, self.arch).await {
+            Ok(tools) => tools,
+            Err(e) => {
+                let names = own.iter().map(|c| c.name).collect::<Vec<_>>().join(", ");
+                step.report().warn(format!(
+                    "the bundle goes without {names}: nobody publishes it, and {} (then `kup bundle fetch` again adds it)",
+                    e.what
+                ));
+                return Ok(records);
+            }
+        };
+        let build = Build {
+            cache: self.cache.clone(),
+            release: self.release.clone(),
+            arch: self.arch,
+            jobs: 1,
+            only: own.iter().map(|c| c.name.to_owned()).collect(),
+        };
+        for component in own {
+            records.push(build.component(component, store, &tools, step).await?);
+        }
+        Ok(records)
     }
 
     /// What decides a component's bytes, as one checksum. A mirror serves the same bytes.
@@ -252,7 +287,7 @@ mod tests {
     #[test]
     fn images_have_the_name_that_upstream_gives_them() {
         let release = super::super::Releases::load().unwrap().release("1.37.1").unwrap();
-        for component in COMPONENTS {
+        for component in COMPONENTS.iter().filter(|c| release.is_published(c.name)) {
             for item in component.items {
                 if let Place::Image(image) = &item.place {
                     let version = &release.pin(component.name).unwrap().version;

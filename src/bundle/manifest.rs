@@ -130,12 +130,21 @@ impl Manifest {
         let mut wanted = Vec::new();
         for component in COMPONENTS {
             let version = &release.pin(component.name)?.version;
+            let missing = self.files.iter().all(|f| f.component != component.name);
+            if missing && may_lack(self.origin, release, component.name) {
+                continue;
+            }
             wanted.extend(component.items.iter().map(|i| (i.path(), version.clone())));
         }
         wanted.sort();
         let have = self.files.iter().map(|f| (f.path.clone(), f.version.clone()));
         Ok(self.kubernetes == release.version && self.arch == arch && have.eq(wanted))
     }
+}
+
+/// Whether a bundle of that origin is complete without a component: one that nobody publishes needs a compiler where it is fetched.
+pub(super) fn may_lack(origin: Origin, release: &Release, component: &str) -> bool {
+    origin == Origin::Fetched && !release.is_published(component)
 }
 
 fn is_plain(path: &str) -> bool {

@@ -163,7 +163,8 @@ impl Bundle {
         }
         let release = Releases::load()?.release(version)?;
         let given = mirror.is_some();
-        let fetch = fetch::Fetch { cache: cache.clone(), release: release.clone(), arch, mirror, only: Vec::new() };
+        let fetch =
+            fetch::Fetch { cache: cache.clone(), release: release.clone(), arch, mirror, only: Vec::new(), compile: true };
         if given || fetch.answers().await {
             match fetch.run(report).await {
                 Err(e) if !given => report.warn(format!("{}: building the bundle from source instead", e.what)),

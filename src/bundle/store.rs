@@ -183,6 +183,9 @@ impl Store {
         let mut files = Vec::new();
         for component in COMPONENTS {
             let record = records.iter().find(|r| r.component == component.name);
+            if record.is_none() && manifest::may_lack(origin, release, component.name) {
+                continue;
+            }
             files.extend(describe(component, record, release)?);
         }
         let modes: Vec<(String, u32)> = COMPONENTS.iter().flat_map(|c| c.items).map(|i| (i.path(), i.mode())).collect();

@@ -127,7 +127,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
             made(build.run(&ui.report).await?, ui)
         }
         Command::Fetch { which, mirror, only } => {
-            let fetch = Fetch { cache: cache_dir()?, release: which.release()?, arch: which.arch()?, mirror, only };
+            let fetch =
+                Fetch { cache: cache_dir()?, release: which.release()?, arch: which.arch()?, mirror, only, compile: true };
             made(fetch.run(&ui.report).await?, ui)
         }
         Command::Verify { which } => {

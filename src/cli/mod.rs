@@ -3,6 +3,7 @@
 //! To add a command: a file, a variant of [`Command`] and a line in [`Command::run`]; if it makes or removes things, also one in
 //! [`Command::conduct`].
 
+pub mod addons;
 pub mod bundle;
 pub mod completion;
 pub mod config;
@@ -101,6 +102,7 @@ pub enum Command {
     Logs(logs::Args),
     Kubectl(kubectl::Args),
     Kubeconfig(kubeconfig::Args),
+    Addons(addons::Args),
     Image(image::Args),
     Bundle(bundle::Args),
     Config(config::Args),
@@ -115,6 +117,7 @@ impl Command {
         match self {
             Command::Up(_) => Conduct { stream: true, interrupted: Some("`kup up` resumes, `kup down` removes") },
             Command::Down(_) => Conduct { stream: true, interrupted: Some("`kup down` goes on") },
+            Command::Addons(args) => args.conduct(),
             Command::Bundle(args) => args.conduct(),
             _ => Conduct::default(),
         }
@@ -132,6 +135,7 @@ impl Command {
             Command::Logs(args) => logs::run(args, ui).await,
             Command::Kubectl(args) => kubectl::run(args, ui).await,
             Command::Kubeconfig(args) => kubeconfig::run(args, ui).await,
+            Command::Addons(args) => addons::run(args, ui).await,
             Command::Image(args) => image::run(args, ui).await,
             Command::Bundle(args) => bundle::run(args, ui).await,
             Command::Config(args) => config::run(args, ui).await,

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "MACHINE")]
     replace: Vec<String>,
     /// Raise limits of this host that are too small for the machines (fs.inotify.max_user_instances), if root may
-    #[arg(long, env = "KUP_RAISE_LIMITS")]
+    #[arg(long, env = "KUP_RAISE_LIMITS", value_parser = clap::builder::FalseyValueParser::new())]
     raise_limits: bool,
     /// How long to wait for any one thing (a machine's SSH, a unit, the API server, a node to join, all ready): 45s, 5m
     ///

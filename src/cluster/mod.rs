@@ -3,6 +3,7 @@
 //! [`load()`] lays flags over `KUP_*` variables over the config file over kube-up's variables over the defaults, remembers where each
 //! value came from, and returns either a valid [`Cluster`] or every problem at once, each with its place and its fix.
 
+pub mod addons;
 pub mod defaults;
 mod file;
 pub mod load;
@@ -14,6 +15,7 @@ pub mod spec;
 pub mod validate;
 pub mod versions;
 
+pub use addons::Addons;
 pub use load::{Loaded, load};
 pub use problem::Origin;
 pub use source::{Overrides, Source};

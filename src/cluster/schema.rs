@@ -240,6 +240,7 @@ impl<'a> Field<'a> {
         match (bound("minimum"), bound("maximum")) {
             (Some(low), Some(high)) if self.is("integer") => format!("a whole number from {low} to {high}"),
             _ if self.is("integer") => "a whole number".into(),
+            _ if self.is("boolean") => "`true` or `false`".into(),
             _ if self.is("string") => "text".into(),
             _ if self.is("array") => "a list like [https://mirror.example.com:5000]".into(),
             _ if self.items().is_some() => "hosts, each with a block of fields below it".into(),

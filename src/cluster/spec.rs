@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::addons::Addons;
 use super::registries::Registry;
 
 /// The only `apiVersion` of this release.
@@ -40,6 +41,9 @@ pub struct Cluster {
     pub minions: Minions,
     /// Address ranges inside the cluster.
     pub network: Network,
+    /// What runs on the cluster beside Kubernetes itself.
+    #[serde(default = "Addons::defaults")]
+    pub addons: Addons,
     /// Settings of the local provider.
     pub local: Local,
     /// Registries that images are pulled from, by host (and port) as images' names begin with it.

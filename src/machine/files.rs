@@ -2,12 +2,14 @@
 //!
 //! The same function serves machines that kup reaches over SSH and those that fetch their files themselves.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::facts::{Facts, Reserved};
 use super::topology::{API_NAME, API_PORT, Peer, Topology};
 use super::{BUNDLE_DIR, Role};
-use crate::bundle::Manifest;
+use crate::bundle::{self, Manifest};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::pki::layout::{MasterCerts, NodeCerts};
@@ -87,22 +89,22 @@ impl Credentials {
 }
 
 /// Names of the images that the system itself uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
     /// The pod sandbox.
     pub pause: String,
-    /// The cluster's DNS.
-    pub coredns: String,
+    /// All images that nodes have from the start, by the names of their files in the bundle.
+    pub all: BTreeMap<String, String>,
 }
 
 impl Images {
     /// As the bundle has them.
     pub fn of(manifest: &Manifest) -> Result<Images> {
-        let image = |name: &str| -> Result<String> {
-            let file = manifest.file(name)?;
-            file.image.clone().ok_or_else(|| Error::new(format!("{name} in the bundle is no image")).hint("kup bundle build"))
-        };
-        Ok(Images { pause: image("pause")?, coredns: image("coredns")? })
+        let on_nodes = manifest.files.iter().filter(|f| f.role == bundle::Role::Image);
+        let all: BTreeMap<_, _> = on_nodes.filter_map(|f| Some((f.name.clone(), f.image.clone()?))).collect();
+        let pause =
+            all.get("pause").cloned().ok_or_else(|| Error::new("the bundle has no image pause").hint("kup bundle build"))?;
+        Ok(Images { pause, all })
     }
 }
 
@@ -423,8 +425,7 @@ mod tests {
         }
         let topology = Topology::of(&machines);
         let role = machines[me].role;
-        let images =
-            Images { pause: "registry.k8s.io/pause:3.10.2".into(), coredns: "registry.k8s.io/coredns/coredns:v1.15.0".into() };
+        let images = Images { pause: "registry.k8s.io/pause:3.10.2".into(), all: BTreeMap::new() };
         let node = Node { cluster: &cluster, topology: &topology, me: &Peer::from(&machines[me]), role, facts, images: &images };
         render(&node, &credentials(role)).unwrap()
     }

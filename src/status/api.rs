@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api as Objects, ListParams};
 use serde::Serialize;
 
+use super::addons::{self, Addon};
 use crate::bootstrap::api::{ApiClient, node_ready, unready};
 use crate::error::Error;
 use crate::provider::FoundMachine;
@@ -31,6 +32,8 @@ pub struct Api {
     pub nodes: Option<Vec<Node>>,
     /// The replicas of DNS; none if it didn't say.
     pub dns: Option<Replicas>,
+    /// The add-ons that the config has, beside DNS; none if it didn't say.
+    pub addons: Option<Vec<Addon>>,
     /// The pods in `kube-system`; none if it didn't say.
     pub system_pods: Option<Vec<Pod>>,
 }
@@ -117,14 +120,16 @@ pub(super) async fn ask(standing: &Standing) -> Api {
         return api;
     };
     let deployments = Objects::<Deployment>::namespaced(client.client(), SYSTEM);
-    let (nodes, dns, pods) = tokio::join!(
+    let (nodes, dns, addons, pods) = tokio::join!(
         question("the Nodes", list::<core::Node>(Objects::all(client.client()))),
         question("the Deployment of DNS", deployments.get(DNS)),
+        question("the add-ons", addons::ask(&standing.cluster, &client)),
         question("the system's pods", list::<core::Pod>(Objects::namespaced(client.client(), SYSTEM))),
     );
     let mut answered = |why: String| api.unanswered.push(why);
     api.nodes = nodes.map_err(&mut answered).ok().map(|all| all.into_iter().map(node).collect());
     api.dns = dns.map_err(&mut answered).ok().map(replicas);
+    api.addons = addons.map_err(&mut answered).ok();
     api.system_pods = pods.map_err(&mut answered).ok().map(|all| all.into_iter().filter(|p| !leaving(p)).map(pod).collect());
     api
 }
@@ -172,7 +177,7 @@ where
     objects.list(&ListParams::default()).await.map(|l| l.items)
 }
 
-async fn question<T>(what: &str, answer: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+async fn question<T, E: std::fmt::Display>(what: &str, answer: impl Future<Output = Result<T, E>>) -> Result<T, String> {
     match tokio::time::timeout(QUESTION, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(e)) => Err(format!("{what}: {e}")),

@@ -1,5 +1,6 @@
 //! What of all that was seen is not well. Pure.
 
+use super::addons;
 use super::{Api, Certificate, Etcd, MachineStatus, Problem, Severity, Unit};
 use crate::machine::Role;
 
@@ -194,6 +195,8 @@ fn of_api(seen: &Seen<'_>, all: &mut Vec<Problem>) {
         let next = Some("`kup kubectl -- -n kube-system describe pods -l k8s-app=kube-dns` shows why".into());
         all.push(failing(None, what, dns.why.clone(), next));
     }
+    let up = format!("kup up --name {}", seen.name);
+    all.extend(api.addons.iter().flatten().filter_map(|addon| addons::problem(addon, &up)));
     for pod in api.system_pods.iter().flatten().filter(|p| !p.well) {
         let what = format!("pod {} in kube-system is not well", pod.name);
         let next = format!("`kup kubectl -- -n kube-system describe pod {}` shows more", pod.name);
@@ -245,7 +248,7 @@ fn of_nodes(seen: &Seen<'_>, all: &mut Vec<Problem>) {
 mod tests {
     use super::*;
     use crate::machine::Role;
-    use crate::status::{ApiServer, Disk, Node, Pod, Replicas};
+    use crate::status::{Addon, ApiServer, Disk, Node, Pod, Replicas};
 
     fn well() -> (Vec<MachineStatus>, Api) {
         let unit = |name: &str| Unit {
@@ -292,6 +295,7 @@ mod tests {
             unanswered: Vec::new(),
             nodes: Some(vec![node]),
             dns: Some(Replicas { ready: 2, wanted: 2, why: None }),
+            addons: Some(vec![Addon { name: "local-storage", present: true, ready: true, why: None }]),
             system_pods: Some(vec![Pod { name: "coredns-x".into(), node: None, well: true, why: None, restarts: 0 }]),
         };
         (vec![machine], api)
@@ -341,6 +345,9 @@ mod tests {
             said(|_, a| a.dns = Some(Replicas { ready: 1, wanted: 2, why: None })),
             ["Failing: 1 of 2 replicas of CoreDNS are ready"]
         );
+        let addon = |present| said(move |_, a| a.addons = Some(vec![Addon { name: "x", present, ready: false, why: None }]));
+        assert_eq!(addon(true), ["Failing: the add-on x is not ready"]);
+        assert_eq!(addon(false), ["Warning: the add-on x is on in the config, but not there"]);
         assert_eq!(
             said(|_, a| for p in a.system_pods.iter_mut().flatten() {
                 p.well = false;

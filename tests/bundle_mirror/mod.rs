@@ -109,6 +109,7 @@ impl Mirror {
             arch,
             mirror: Some(self.url.parse().unwrap()),
             only: only.iter().map(|s| s.to_string()).collect(),
+            compile: false,
         }
     }
 
@@ -173,7 +174,7 @@ fn publish(root: &Path, version: &str, arches: &[Arch]) {
                 }
             }
         };
-        for component in COMPONENTS {
+        for component in COMPONENTS.iter().filter(|c| release.is_published(c.name)) {
             for item in component.items {
                 let bytes = fake(item.name, &release.pin(component.name).unwrap().version, *arch);
                 match release.origin(component.name, item.name, *arch).unwrap() {
