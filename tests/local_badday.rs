@@ -134,6 +134,7 @@ async fn bad_days() -> Check {
     if day.only.is_some() {
         day.ready().await?;
     }
+    day.check("killed::a_half_made_service_is_made", killed::a_half_made_service_is_made).await;
     day.check("killed::two_at_once_and_a_dead_owner", killed::two_at_once_and_a_dead_owner).await;
     day.check("broken::a_full_disk_is_named", broken::a_full_disk_is_named).await;
     day.check("broken::a_certificate_of_the_future_is_named", broken::a_certificate_of_the_future_is_named).await;

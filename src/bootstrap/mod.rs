@@ -18,6 +18,7 @@ mod dns;
 mod etcd;
 mod files;
 mod kubelet;
+mod leaked;
 mod network;
 mod proxy;
 pub mod ready;
