@@ -134,6 +134,7 @@ async fn bad_days() -> Check {
     if day.only.is_some() {
         day.ready().await?;
     }
+    day.check("killed::a_half_made_service_is_made", killed::a_half_made_service_is_made).await;
     day.check("killed::two_at_once_and_a_dead_owner", killed::two_at_once_and_a_dead_owner).await;
     day.check("broken::a_full_disk_is_named", broken::a_full_disk_is_named).await;
     day.check("broken::a_certificate_of_the_future_is_named", broken::a_certificate_of_the_future_is_named).await;
@@ -146,6 +147,8 @@ async fn bad_days() -> Check {
     day.check("lost::a_machine_removed_in_the_middle_is_made_again", lost::a_machine_removed_in_the_middle_is_made_again).await;
     day.check("lost::all_machines_lose_power_and_come_back", lost::all_machines_lose_power_and_come_back).await;
     day.check("resized::changed_settings_reach_every_machine", resized::changed_settings_reach_every_machine).await;
+    day.check("resized::a_deleted_node_comes_back_with_another_range", resized::a_deleted_node_comes_back_with_another_range)
+        .await;
     day.check("resized::minions_come_and_go", resized::minions_come_and_go).await;
     day.home.kup(&["down", "-y", "--name", &day.name]).await?.ok("kup down")?;
     assert_eq!(traces(&day.name).await, "", "after all of this down leaves nothing");

@@ -12,6 +12,7 @@ use kube::{Client, Config};
 use serde::Deserialize as _;
 use tokio::sync::watch;
 
+use super::leaked;
 use crate::error::{Context, Error, Result};
 use crate::machine::topology::API_PORT;
 use crate::pki::Pair;
@@ -115,6 +116,13 @@ impl ApiClient {
             let outcome = tokio::time::timeout(REQUEST, api.patch(&name, &params, &Patch::Apply(&object))).await;
             match outcome {
                 Ok(Ok(applied)) => return Ok(applied),
+                Ok(Err(e)) if leaked::is_taken(&object, &e) && Instant::now() < until => {
+                    tokio::time::timeout(REQUEST, leaked::free(self.client.clone(), &object))
+                        .await
+                        .map_err(|_| Error::new(what()).why(format!("{} does not answer", self.server)))?
+                        .map_err(|e| e.within(what()))?;
+                    tokio::time::sleep(POLL).await;
+                }
                 Ok(Err(e)) if Instant::now() >= until || !may_pass(&e) => return Err(e).with_context(what),
                 Err(_) if Instant::now() >= until => {
                     return Err(Error::new(what()).why(format!("{} did not answer within {} s", self.server, REQUEST.as_secs())));

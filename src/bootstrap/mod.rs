@@ -19,6 +19,7 @@ mod controllers;
 pub mod etcd;
 mod files;
 mod kubelet;
+mod leaked;
 mod network;
 mod proxy;
 pub mod ready;

@@ -24,3 +24,14 @@ cat > /etc/cni/net.d/.10-kup.conflist <<JSON
 JSON
 # One rename: the runtime never reads half of it.
 mv -f /etc/cni/net.d/.10-kup.conflist /etc/cni/net.d/10-kup.conflist
+# A Node that was deleted and has come back has another range. What stands in the old one can't be reached any more: the bridge goes,
+# and the pods' sandboxes, which the kubelet then makes anew. Without that the bridge plugin would refuse every new pod.
+old=$(ip -4 -o addr show dev cni0 2>/dev/null | sed -n 's/.* inet \([^ ]*\) .*/\1/p')
+if [ -n "$old" ] && [ "$old" != "$FLANNEL_SUBNET" ]; then
+  ip link delete cni0
+  # One file for each address in use; its first line is the sandbox.
+  for file in "/var/lib/cni/networks/kup/${old%.*}".*; do
+    [ -f "$file" ] || continue
+    {{ bundle }}/bin/ctr -n k8s.io tasks kill -s KILL "$(head -n 1 "$file" | tr -d '\r')" || rm -f "$file"
+  done
+fi

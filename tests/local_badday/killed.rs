@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
 use crate::support::host::runs;
-use crate::support::{Check, LONG};
+use crate::support::{Check, LONG, eventually};
 use crate::{Day, ensure};
 
 /// The steps at whose ends kup is killed.
@@ -112,6 +112,35 @@ pub async fn new_cluster(day: &Day, when: When) -> Check {
     }
     running.kill().await?;
     whole(day).await
+}
+
+/// A kup that died while the API server made its Service leaves the Service's address reserved for nothing.
+pub async fn a_half_made_service_is_made(day: &Day) -> Check {
+    let reserve = async |owner: &str| -> Check {
+        let yaml = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: IPAddress\nmetadata:\n  name: 10.0.0.10\n  labels: {{ ipaddress.kubernetes.io/ip-family: IPv4, ipaddress.kubernetes.io/managed-by: ipallocator.k8s.io }}\nspec:\n  parentRef: {{ resource: services, namespace: kube-system, name: {owner} }}\n"
+        );
+        let file = day.home.path().join("address.yaml");
+        std::fs::write(&file, yaml)?;
+        eventually("the address to be free", async || {
+            let there = day.kubectl(&["get", "ipaddress", "10.0.0.10", "--ignore-not-found"]).await?;
+            Ok(if there.is_empty() { Ok(()) } else { Err(there) })
+        })
+        .await?;
+        day.kubectl(&["create", "-f", &file.to_string_lossy()]).await.map(drop)
+    };
+    day.kubectl(&["delete", "service", "-n", "kube-system", "kube-dns"]).await?;
+    reserve("kube-dns").await?;
+    day.ready().await?;
+    let address = day.kubectl(&["get", "service", "-n", "kube-system", "kube-dns", "-o", "jsonpath={.spec.clusterIP}"]).await?;
+    ensure!(address == "10.0.0.10", "{address}");
+
+    // What somebody else has is left to them.
+    day.kubectl(&["delete", "service", "-n", "kube-system", "kube-dns"]).await?;
+    reserve("another").await?;
+    day.fails(&[], &["10.0.0.10", "is used by services kube-system/another"]).await?;
+    day.kubectl(&["delete", "ipaddress", "10.0.0.10"]).await?;
+    day.ready().await.map(drop)
 }
 
 /// The second of two is refused at once and told who is first; when that one is dead, its lock is in nobody's way.

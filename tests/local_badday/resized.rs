@@ -34,6 +34,32 @@ pub async fn changed_settings_reach_every_machine(day: &Day) -> Check {
     Ok(())
 }
 
+/// A Node that somebody deleted comes back when its machine is told to join again. Its pods' range is another one then: pods run in that.
+pub async fn a_deleted_node_comes_back_with_another_range(day: &Day) -> Check {
+    let range = ["get", "node", &day.minion, "-o", "jsonpath={.spec.podCIDR}"];
+    let before = day.kubectl(&range).await?;
+    day.on(&day.minion, "systemctl stop kubelet").await?;
+    day.kubectl(&["delete", "node", &day.minion]).await?;
+    day.ready().await?;
+    let now = day.kubectl(&range).await?;
+    ensure!(now != before, "the range is still {now}: this shows nothing");
+    let prefix = now.trim_end_matches("0/24").to_owned();
+    let bridge = day.on(&day.minion, "ip -4 -o addr show dev cni0").await?;
+    ensure!(bridge.contains(&format!("inet {prefix}1/24")), "the bridge is not in {now}: {bridge}");
+    let field = format!("spec.nodeName={}", day.minion);
+    let pods =
+        ["get", "pods", "-A", "-l", "k8s-app=kube-dns", "--field-selector", &field, "-o", "jsonpath={.items[*].status.podIP}"];
+    eventually("the pods' addresses to be in the Node's range", async || {
+        let seen = day.kubectl(&pods).await?;
+        Ok(if !seen.is_empty() && seen.split(' ').all(|ip| ip.starts_with(&prefix)) {
+            Ok(())
+        } else {
+            Err(format!("{seen}, not in {now}"))
+        })
+    })
+    .await
+}
+
 /// One more minion joins; when it is to go again, its pods move first, and then nothing is left of it.
 pub async fn minions_come_and_go(day: &Day) -> Check {
     day.up(&["--minions", "2"]).await?.ok("kup up with one more")?;
