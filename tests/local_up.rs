@@ -66,7 +66,16 @@ async fn up_goes_on_from_anywhere_and_down_leaves_nothing() -> Check {
     // No minions: the master runs everything.
     let pods = kubectl(
         &home,
-        &["get", "pods", "-n", "kube-system", "-o", "jsonpath={.items[*].status.phase} {.items[*].spec.nodeName}"],
+        &[
+            "get",
+            "pods",
+            "-n",
+            "kube-system",
+            "-l",
+            "k8s-app=kube-dns",
+            "-o",
+            "jsonpath={.items[*].status.phase} {.items[*].spec.nodeName}",
+        ],
     )
     .await?;
     assert_eq!(pods, format!("Running Running {master} {master}"));
