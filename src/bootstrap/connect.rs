@@ -20,8 +20,11 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
-    span.waiting(format!("SSH at {}", host.machine.address));
-    let ssh = Ssh::connect(&host.machine, &context.login, DEADLINE).await?;
+    let address = host.machine.address;
+    span.waiting(format!("SSH at {address}"));
+    let seen = |last: &str| span.waiting(format!("SSH at {address} (last: {last})"));
+    let ssh = Ssh::connect_telling(&host.machine, &context.login, DEADLINE, seen).await?;
+    span.waiting("what the machine is like");
     let facts = Facts::of(&ssh).await?;
     let wanted = context.bundle.manifest.arch.machine();
     if facts.arch != wanted {

@@ -7,5 +7,8 @@ pub(super) const STEP: Step = Step {
     title: "controllers, scheduler",
     on: On::Masters,
     after: &[After::Same("api")],
-    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["kube-controller-manager.service", "kube-scheduler.service"]))),
+    run: Run::Machine(|_, host, span| {
+        span.waiting("both units to start");
+        Box::pin(units::start(host, &["kube-controller-manager.service", "kube-scheduler.service"]))
+    }),
 };

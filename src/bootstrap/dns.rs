@@ -13,7 +13,10 @@ pub(super) const STEP: Step = Step {
     title: "DNS",
     on: On::Cluster,
     after: &[After::All("api")],
-    run: Run::Cluster(|context, _| Box::pin(run(context))),
+    run: Run::Cluster(|context, span| {
+        span.waiting("the API to take CoreDNS");
+        Box::pin(run(context))
+    }),
 };
 
 async fn run(context: &Context) -> Result<String> {

@@ -7,5 +7,8 @@ pub(super) const STEP: Step = Step {
     title: "etcd",
     on: On::Masters,
     after: &[After::Same("files"), After::Same("bundle")],
-    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["etcd.service"]))),
+    run: Run::Machine(|_, host, span| {
+        span.waiting("etcd to have a leader");
+        Box::pin(units::start(host, &["etcd.service"]))
+    }),
 };

@@ -25,6 +25,7 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let name = host.machine.name.as_str();
     let mut nodes = context.nodes().await?;
+    span.waiting("kubelet to start");
     let word = units::start(host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
     let has_label = |nodes: &Nodes| {

@@ -8,5 +8,8 @@ pub(super) const STEP: Step = Step {
     on: On::Machines,
     // It reads its own Node first, so the Node should be there.
     after: &[After::Same("kubelet"), After::All("access")],
-    run: Run::Machine(|_, host, _| Box::pin(units::start(host, &["kube-proxy.service"]))),
+    run: Run::Machine(|_, host, span| {
+        span.waiting("kube-proxy to start");
+        Box::pin(units::start(host, &["kube-proxy.service"]))
+    }),
 };

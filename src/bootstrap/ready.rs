@@ -1,7 +1,8 @@
 //! The ready gate, the one place that says a cluster is ready: every expected node is Ready, DNS is up, and every node gets the
 //! right answer from it, out of a pod's own network where the node has a pod, a few times in a row.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -30,22 +31,45 @@ pub(super) const STEP: Step = Step {
 
 async fn run(context: &Context, span: &Span) -> Result<String> {
     let until = Instant::now() + DEADLINE;
-    tokio::try_join!(nodes_ready(context, span, until), dns_available(context, until))?;
+    let waits = Waits { span, said: Mutex::default() };
+    tokio::try_join!(async { nodes_ready(context, &waits, until).await.inspect(|()| waits.say("nodes", None)) }, async {
+        dns_available(context, &waits, until).await.inspect(|()| waits.say("then DNS", None))
+    },)?;
     let hosts = context.hosts();
-    span.waiting("DNS to answer on every node");
-    let from_pods = futures::future::try_join_all(hosts.iter().map(|host| dns_answers(context, host.clone(), until)))
-        .await?
-        .into_iter()
-        .filter(|p| *p)
-        .count();
+    let answers = hosts.iter().map(|host| {
+        let name = host.machine.name.as_str();
+        waits.say(name, Some(format!("DNS to answer on {name}")));
+        async { dns_answers(context, host.clone(), &waits, until).await.inspect(|_| waits.say(name, None)) }
+    });
+    let from_pods = futures::future::try_join_all(answers).await?.into_iter().filter(|p| *p).count();
     Ok(format!("{} nodes, DNS answers ({from_pods} from pods)", hosts.len()))
+}
+
+/// What is waited for at once, of which a span shows the first by name.
+struct Waits<'a> {
+    span: &'a Span,
+    said: Mutex<BTreeMap<String, String>>,
+}
+
+impl Waits<'_> {
+    /// `what` waits for `on`, or for nothing any more.
+    fn say(&self, what: &str, on: Option<String>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match on {
+            Some(on) => drop(said.insert(what.to_owned(), on)),
+            None => drop(said.remove(what)),
+        }
+        if let Some(first) = said.values().next() {
+            self.span.waiting(first.as_str());
+        }
+    }
 }
 
 fn remaining(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<()> {
+async fn nodes_ready(context: &Context, waits: &Waits<'_>, until: Instant) -> Result<()> {
     let hosts = context.hosts();
     let missing = |nodes: &Nodes| -> Vec<(Arc<Host>, String)> {
         hosts
@@ -60,7 +84,8 @@ async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<(
     loop {
         let waiting_for = missing(&nodes.borrow_and_update());
         let Some((host, why)) = waiting_for.first() else { return Ok(()) };
-        span.waiting(format!("{} of {} nodes: {}", waiting_for.len(), hosts.len(), host.machine.name));
+        let on = format!("{} to be Ready ({} of {} are not; last: {why})", host.machine.name, waiting_for.len(), hosts.len());
+        waits.say("nodes", Some(on));
         if !matches!(tokio::time::timeout(remaining(until), nodes.changed()).await, Ok(Ok(()))) {
             let mut error = Error::new(format!("{} is not Ready", host.machine.name)).why(why);
             for unit in ["kubelet.service", "containerd.service", "flanneld.service"] {
@@ -71,7 +96,7 @@ async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<(
     }
 }
 
-async fn dns_available(context: &Context, until: Instant) -> Result<()> {
+async fn dns_available(context: &Context, waits: &Waits<'_>, until: Instant) -> Result<()> {
     let api: Api<Deployment> = Api::namespaced(context.api().await?.client(), "kube-system");
     loop {
         let deployment = api.get("coredns").await.context("cannot look at the Deployment of CoreDNS")?;
@@ -84,6 +109,7 @@ async fn dns_available(context: &Context, until: Instant) -> Result<()> {
         if settled && status.ready_replicas.unwrap_or(0) >= wanted {
             return Ok(());
         }
+        waits.say("then DNS", Some(format!("CoreDNS (last: {} of {wanted} ready)", status.ready_replicas.unwrap_or(0))));
         if Instant::now() >= until {
             let conditions = status.conditions.unwrap_or_default();
             let why = conditions
@@ -101,7 +127,7 @@ async fn dns_available(context: &Context, until: Instant) -> Result<()> {
 }
 
 /// Asks DNS on one node until it has answered well [`IN_A_ROW`] times. Says whether it was asked out of a pod's network.
-async fn dns_answers(context: &Context, host: Arc<Host>, until: Instant) -> Result<bool> {
+async fn dns_answers(context: &Context, host: Arc<Host>, waits: &Waits<'_>, until: Instant) -> Result<bool> {
     let network = &context.cluster.network;
     let name = format!("kubernetes.default.svc.{}", network.domain);
     let expected = context.topology().await.api_service_address(&context.cluster);
@@ -124,6 +150,7 @@ async fn dns_answers(context: &Context, host: Arc<Host>, until: Instant) -> Resu
             Err(why) => why,
         };
         good = 0;
+        waits.say(&host.machine.name, Some(format!("DNS to answer on {} (last: {last})", host.machine.name)));
         if Instant::now() >= until {
             let error = Error::new(format!("DNS does not answer on {}", host.machine.name)).why(last);
             return Err(units::with_journal(error, host.ssh()?, "kube-proxy.service").await.hint("kup status shows every part"));

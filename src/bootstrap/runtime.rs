@@ -7,7 +7,8 @@ pub(super) const STEP: Step = Step {
     title: "container runtime",
     on: On::Machines,
     after: &[After::Same("files"), After::Same("bundle")],
-    run: Run::Machine(|_, host, _| {
+    run: Run::Machine(|_, host, span| {
+        span.waiting("containerd to start");
         Box::pin(units::start(host, &["systemd-journald.service", "kup-host.service", "kup-hosts.service", "containerd.service"]))
     }),
 };

@@ -71,13 +71,6 @@ impl LocalProvider {
         if facts.engine == engine.kind() { Ok(facts.clone()) } else { facts::gather(engine).await }
     }
 
-    /// Asks for the facts ahead of their need. A failure is left to whoever needs them: it will be the same.
-    async fn ask_ahead(&self) {
-        if let Ok([engine, ..]) = self.engines().await {
-            let _ = self.facts(engine).await;
-        }
-    }
-
     /// Looks at everything there is, and decides what there should be.
     async fn design(&self, cluster: &Cluster) -> Result<Design> {
         names::check(&cluster.name)?;
