@@ -10,6 +10,7 @@
 //! - [`bootstrap`]: the steps that turn machines into a cluster, up to the ready gate.
 //! - [`kubeconfig`]: how programs reach it.
 //! - [`report`]: what work says while it runs; a display draws it, work never prints.
+//! - [`picture`]: a run, or a cluster as it stands, drawn.
 //! - [`error`]: what failed, why, what is left behind, and what to type next.
 //!
 //! [`up`] and [`down`] tell the two stories; [`cli`] is what people type. One direction only: cli → up, down → provider, bootstrap →
@@ -35,6 +36,7 @@ pub mod kubeconfig;
 pub mod lock;
 pub mod logs;
 pub mod machine;
+pub mod picture;
 pub mod pki;
 pub mod provider;
 pub mod report;
@@ -44,5 +46,6 @@ pub mod standing;
 pub mod state;
 pub mod status;
 pub mod templates;
+pub mod times;
 pub mod up;
 pub mod yaml;

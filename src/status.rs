@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use api::{Api, ApiServer, Node, Pod, Replicas, nodes};
+pub use api::{Api, ApiServer, Node, Pod, Replicas, nodes, pods};
 pub use certificates::Certificate;
 pub use machine::{Disk, MachineStatus, UNITS, Unit, units};
 
