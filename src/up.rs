@@ -78,7 +78,9 @@ impl Up {
     pub async fn run(&self, provider: LocalProvider, plan: &[Action], report: &Report) -> Result<Outcome> {
         let id = self.id();
         let _lock = Lock::take(&state::cluster_dir(&id)?, &self.command)?;
-        provider.preflight(&self.cluster).await?;
+        let span = report.step("host");
+        span.waiting("what it has and what it lacks");
+        span.close(provider.preflight(&self.cluster).await)?;
         let bundle =
             Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
         let provider = provider.with_bundle(&bundle.dir);
@@ -98,7 +100,9 @@ impl Up {
         }
         let access = access(&id, &self.cluster, &saved::pki(&id)?, &provider).await?;
         retire::surplus(&id, plan, &provider, &bundle, &access, report).await?;
-        kubeconfig::merge(&access)?;
+        let span = report.step("kubeconfig");
+        span.waiting("its lock");
+        span.close(kubeconfig::merge(&access))?;
         Ok(Outcome::Ready { access, changed: changed || !is_empty(plan) })
     }
 
@@ -122,8 +126,9 @@ impl Up {
     ) -> Result<bool> {
         let images = Images::of(&bundle.manifest)?;
         let pki = {
-            let id = id.clone();
-            tokio::task::spawn_blocking(move || saved::pki(&id)).await.context("making the certificates broke off")??
+            let (id, span) = (id.clone(), report.step("certificates"));
+            let pki = tokio::task::spawn_blocking(move || saved::pki(&id)).await.context("making the certificates broke off")?;
+            span.close(pki)?
         };
         let machines = first(machines).await;
         if steps.is_empty() {
@@ -188,6 +193,12 @@ pub fn context_name(id: &ClusterId) -> String {
 /// Whether a plan changes anything.
 pub fn is_empty(plan: &[Action]) -> bool {
     plan.iter().all(|a| a.verb == Verb::Keep)
+}
+
+/// Whether a plan makes a whole cluster: all of its machines are yet to be created.
+pub fn makes_all(plan: &[Action]) -> bool {
+    let mut machines = plan.iter().filter(|a| a.kind == "machine").peekable();
+    machines.peek().is_some() && machines.all(|a| a.verb == Verb::Create)
 }
 
 /// Fields that running machines and their data are built on.
