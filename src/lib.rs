@@ -11,6 +11,7 @@
 //! - [`addons`]: what runs on the cluster beside Kubernetes itself.
 //! - [`kubeconfig`]: how programs reach it.
 //! - [`report`]: what work says while it runs; a display draws it, work never prints.
+//! - [`picture`]: a run, or a cluster as it stands, drawn.
 //! - [`error`]: what failed, why, what is left behind, and what to type next.
 //!
 //! [`up`] and [`down`] tell the two stories; [`cli`] is what people type. One direction only: cli → up, down → provider, bootstrap →
@@ -37,6 +38,7 @@ pub mod kubeconfig;
 pub mod lock;
 pub mod logs;
 pub mod machine;
+pub mod picture;
 pub mod pki;
 pub mod provider;
 pub mod replace;
@@ -47,5 +49,6 @@ pub mod standing;
 pub mod state;
 pub mod status;
 pub mod templates;
+pub mod times;
 pub mod up;
 pub mod yaml;

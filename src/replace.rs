@@ -126,7 +126,7 @@ async fn others_serve(pki: &Pki, all: &[FoundMachine], lost: &FoundMachine) -> R
     let mut last = Vec::new();
     let login = layout::bootstrapper(pki)?;
     for other in all.iter().filter(|m| m.machine.role == Role::Master && m.machine.name != lost.machine.name && m.running) {
-        match ApiClient::new(other.machine.address, &pki.cluster.pair.cert, &login)?.ready(ANSWER).await {
+        match ApiClient::new(other.machine.address, &pki.cluster.pair.cert, &login)?.ready(ANSWER, |_| {}).await {
             Ok(()) => return Ok(()),
             Err(e) => last.push(e.to_string()),
         }

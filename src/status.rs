@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use addons::Addon;
-pub use api::{Api, ApiServer, Node, Pod, Replicas, nodes};
+pub use api::{Api, ApiServer, Node, Pod, Replicas, nodes, pods};
 pub use certificates::Certificate;
 pub use etcd::{Etcd, EtcdMember};
 pub use machine::{Disk, MachineStatus, UNITS, Unit, units};

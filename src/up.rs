@@ -90,7 +90,9 @@ impl Up {
     pub async fn run(&self, provider: LocalProvider, plan: &[Action], report: &Report) -> Result<Outcome> {
         let id = self.id();
         let _lock = Lock::take(&state::cluster_dir(&id)?, &self.command)?;
-        provider.preflight(&self.cluster).await?;
+        let span = report.step("host");
+        span.waiting("what it has and what it lacks");
+        span.close(provider.preflight(&self.cluster).await)?;
         let bundle =
             Arc::new(Bundle::ensure(&self.cluster.kubernetes.version, Arch::host()?, self.mirror.clone(), report).await?);
         let provider = provider.with_bundle(&bundle.dir);
@@ -115,7 +117,9 @@ impl Up {
         }
         let access = access_to(&id, &machines, &saved::pki(&id)?)?;
         retire::surplus(&id, plan, &provider, &bundle, &access, self.patience, report).await?;
-        kubeconfig::merge(&access)?;
+        let span = report.step("kubeconfig");
+        span.waiting("its lock");
+        span.close(kubeconfig::merge(&access))?;
         Ok(Outcome::Ready { access, changed: changed || !is_empty(plan) })
     }
 
@@ -140,8 +144,9 @@ impl Up {
     ) -> Result<(bool, Vec<Machine>)> {
         let images = Images::of(&bundle.manifest)?;
         let pki = {
-            let id = id.clone();
-            tokio::task::spawn_blocking(move || saved::pki(&id)).await.context("making the certificates broke off")??
+            let (id, span) = (id.clone(), report.step("certificates"));
+            let pki = tokio::task::spawn_blocking(move || saved::pki(&id)).await.context("making the certificates broke off")?;
+            span.close(pki)?
         };
         let machines = first(machines).await;
         if steps.is_empty() {
@@ -244,6 +249,12 @@ fn addon_changes(before: &Cluster, now: &Cluster) -> Vec<Action> {
         detail: addon.what.into(),
     };
     changed.map(action).collect()
+}
+
+/// Whether a plan makes a whole cluster: all of its machines are yet to be created.
+pub fn makes_all(plan: &[Action]) -> bool {
+    let mut machines = plan.iter().filter(|a| a.kind == "machine").peekable();
+    machines.peek().is_some() && machines.all(|a| a.verb == Verb::Create)
 }
 
 /// Fields that running machines and their data are built on.

@@ -104,7 +104,7 @@ impl World {
     }
 }
 
-const ALL: [&str; 6] = ["status", "get nodes", "ssh master-1", "logs", "kubectl -- get nodes", "kubeconfig"];
+const ALL: [&str; 7] = ["status", "get nodes", "graph c.svg", "ssh master-1", "logs", "kubectl -- get nodes", "kubeconfig"];
 
 #[test]
 fn without_a_cluster_each_says_so() {
@@ -115,6 +115,26 @@ fn without_a_cluster_each_says_so() {
     assert_eq!(world.kup("get clusters"), "note    there is no cluster; kup up makes one\nexit 0");
     assert_eq!(world.kup("get clusters -o json"), "[]\nexit 0");
     assert!(!world.path("state").exists(), "looking makes nothing");
+}
+
+#[test]
+fn graph_draws_what_it_can_ask_into_pictures_alone() {
+    let world = World::with(&[("one", "master-1", false), ("one", "minion-1", false)]);
+    world.saved("one");
+    insta::assert_snapshot!(world.kup("graph --name one one.svg"), @"
+    one.svg: cluster one, 2 machines
+    warning the API can't be asked: no master runs
+    exit 0
+    ");
+    let picture = fs::read_to_string(world.path("one.svg")).unwrap();
+    for word in ["192.0.2.1", "192.0.2.2", "master-1", "minion-1", "stopped", "can't be asked"] {
+        assert!(picture.contains(word), "{word}: {picture}");
+    }
+    fs::write(world.path("precious.yaml"), "mine").unwrap();
+    for line in ["graph --name one precious.yaml", "graph --name one no/such/c.svg", "up --name one --timeline precious.yaml"] {
+        assert!(world.kup(line).ends_with("exit 2"), "{line}");
+    }
+    assert_eq!(fs::read_to_string(world.path("precious.yaml")).unwrap(), "mine");
 }
 
 #[test]

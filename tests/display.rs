@@ -5,19 +5,21 @@
 use std::time::{Duration, SystemTime};
 
 use kup::error::Error;
-use kup::report::event::{Event, Seconds, SpanId, Unit};
+use kup::report::chain;
+use kup::report::display::Record;
+use kup::report::event::{Event, Expected, Seconds, SpanId, Unit};
 use kup::report::json;
 use kup::report::plain::{Detail, Lines};
-use kup::report::terminal::{Frame, Look, Screen};
+use kup::report::screen::{Frame, Look, Screen};
 
 // ---- scenes ----
 
 fn started(id: SpanId, parent: Option<SpanId>, title: &str, at: f64) -> (f64, Event) {
-    (at, Event::Started { id, parent, title: title.into(), of: "machine", at: Seconds(at) })
+    (at, Event::Started { id, parent, title: title.into(), of: "machine", released_by: None, at: Seconds(at) })
 }
 
 fn waiting(id: SpanId, on: &str) -> (f64, Event) {
-    (0.0, Event::Waiting { id, on: on.into() })
+    (0.0, Event::Waiting { id, on: on.into(), at: Seconds(0.0) })
 }
 
 fn done(id: SpanId, took: f64) -> (f64, Event) {
@@ -29,7 +31,7 @@ fn done_with(id: SpanId, took: f64, result: &str) -> (f64, Event) {
 }
 
 fn failed(id: SpanId, took: f64, error: &str) -> (f64, Event) {
-    (0.0, Event::Failed { id, error: error.into(), took: Seconds(took) })
+    (0.0, Event::Failed { id, error: error.into(), took: Seconds(took), at: Seconds(0.0) })
 }
 
 fn progress(id: SpanId, done: u64, total: u64, unit: Unit) -> (f64, Event) {
@@ -79,11 +81,11 @@ fn badly() -> Vec<(f64, Event)> {
     let mut scene = running();
     scene.extend([
         failed(7, 61.2, "SSH on kubernetes-minion-1 (172.29.0.3) did not answer within 60 s\nlast: connection refused"),
-        (63.0, Event::Cancelled { id: 8 }),
+        (63.0, Event::Cancelled { id: 8, at: Seconds(63.0) }),
         failed(5, 61.3, "files could not be placed on kubernetes-minion-1"),
-        (63.0, Event::Cancelled { id: 10 }),
-        (63.0, Event::Cancelled { id: 9 }),
-        (63.0, Event::Cancelled { id: 2 }),
+        (63.0, Event::Cancelled { id: 10, at: Seconds(63.0) }),
+        (63.0, Event::Cancelled { id: 9, at: Seconds(63.0) }),
+        (63.0, Event::Cancelled { id: 2, at: Seconds(63.0) }),
         (63.0, Event::Warning { text: "the bundle's cache is on a file system with only 2 GiB left; the next build of the bundle needs about 6 GiB there".into() }),
     ]);
     scene
@@ -101,6 +103,125 @@ fn many() -> Vec<(f64, Event)> {
     }
     scene.extend([done(20, 1.0), done(22, 1.0), failed(44, 0.5, "unit kubelet.service failed")]);
     scene
+}
+
+/// Reports as work does it, at moments of its choice.
+struct Story {
+    scene: Vec<(f64, Event)>,
+    begun: Vec<f64>,
+}
+
+impl Story {
+    fn tell(&mut self, at: f64, event: Event) {
+        self.scene.push((at, event));
+    }
+
+    fn start(&mut self, parent: Option<SpanId>, title: &str, released_by: Option<SpanId>, at: f64) -> SpanId {
+        self.begun.push(at);
+        let id = self.begun.len() as SpanId;
+        self.tell(at, Event::Started { id, parent, title: title.into(), of: "machine", released_by, at: Seconds(at) });
+        id
+    }
+
+    fn wait(&mut self, id: SpanId, on: &str, at: f64) {
+        self.tell(at, Event::Waiting { id, on: on.into(), at: Seconds(at) });
+    }
+
+    fn took(&self, id: SpanId, at: f64) -> Seconds {
+        Seconds(at - self.begun[id as usize - 1])
+    }
+
+    fn end(&mut self, id: SpanId, result: &str, at: f64) {
+        let result = (!result.is_empty()).then(|| result.to_owned());
+        self.tell(at, Event::Done { id, result, took: self.took(id, at), at: Seconds(at) });
+    }
+
+    fn fail(&mut self, id: SpanId, error: &str, at: f64) {
+        self.tell(at, Event::Failed { id, error: error.into(), took: self.took(id, at), at: Seconds(at) });
+    }
+
+    /// A step with one part for each machine: from when to when, and what released it. Returns the parts.
+    fn step(&mut self, title: &str, result: &str, parts: &[(&str, Option<SpanId>, f64, f64)]) -> Vec<SpanId> {
+        let step = self.start(None, title, None, parts.iter().map(|p| p.2).fold(f64::MAX, f64::min));
+        let ids = parts
+            .iter()
+            .map(|(machine, released_by, from, _)| self.start(Some(step), machine, *released_by, *from))
+            .collect::<Vec<_>>();
+        for (id, part) in ids.iter().zip(parts) {
+            self.end(*id, result, part.3);
+        }
+        self.end(step, "", parts.iter().map(|p| p.3).fold(0.0, f64::max));
+        ids
+    }
+}
+
+const MACHINES: [&str; 5] =
+    ["kubernetes-master-1", "kubernetes-minion-1", "kubernetes-minion-2", "kubernetes-minion-3", "kubernetes-minion-4"];
+
+/// An `up` of one master and four minions, up to the moment when everybody waits for the API; with the step of the API and its part.
+fn up(expected: bool) -> (Story, SpanId, SpanId) {
+    let mut s = Story { scene: Vec::new(), begun: Vec::new() };
+    s.tell(0.0, Event::Run { title: "kubernetes".into(), expected: None });
+    let plan = s.start(None, "plan", None, 0.01);
+    s.end(plan, "7 to create", 0.3);
+    if expected {
+        let steps = [
+            ("plan", 0.3),
+            ("host", 0.2),
+            ("certificates", 0.2),
+            ("machines", 1.4),
+            ("connections", 1.2),
+            ("files", 1.3),
+            ("container runtime", 1.1),
+            ("etcd", 0.9),
+            ("API server", 2.6),
+            ("nodes joining", 1.6),
+            ("pod network", 1.2),
+            ("all ready", 2.1),
+        ];
+        let steps = steps.map(|(title, took)| (title.to_owned(), Seconds(took))).into();
+        s.tell(0.3, Event::Run { title: "kubernetes".into(), expected: Some(Expected { runs: 3, total: Seconds(10.4), steps }) });
+    }
+    let host = s.start(None, "host", None, 0.3);
+    s.end(host, "", 0.5);
+    let certificates = s.start(None, "certificates", None, 0.5);
+    s.end(certificates, "", 0.7);
+    let at = |nth: usize| 1.0 + nth as f64 / 5.0;
+    let parts: Vec<_> = MACHINES.iter().enumerate().map(|(n, m)| (*m, None, 0.8, at(n))).collect();
+    let machines = s.step("machines", "", &parts);
+    let parts: Vec<_> = MACHINES.iter().enumerate().map(|(n, m)| (*m, Some(machines[n]), at(n), at(n) + 0.5)).collect();
+    let connect = s.step("connections", "2 CPUs, 24031 MiB", &parts);
+    let parts: Vec<_> = MACHINES.iter().enumerate().map(|(n, m)| (*m, Some(connect[n]), at(n) + 0.5, at(n) + 0.9)).collect();
+    let files = s.step("files", "31 of 31 changed", &parts);
+    let etcd = s.step("etcd", "started", &[(MACHINES[0], Some(files[0]), 1.9, 2.7)]);
+    let step = s.start(None, "container runtime", None, 1.9);
+    for (nth, machine) in MACHINES.iter().enumerate() {
+        let id = s.start(Some(step), machine, Some(files[nth]), at(nth) + 0.9);
+        s.wait(id, "containerd to start", at(nth) + 0.9);
+        if nth < 3 {
+            s.end(id, "started", at(nth) + 1.7);
+        }
+    }
+    let api = s.start(None, "API server", None, 2.7);
+    let part = s.start(Some(api), MACHINES[0], Some(etcd[0]), 2.7);
+    s.wait(part, "kube-apiserver to start", 2.7);
+    s.wait(part, "/readyz to say ok (last: poststarthook/rbac/bootstrap-roles)", 2.9);
+    (s, api, part)
+}
+
+/// The same run to its good end, with expectations.
+fn up_well() -> Story {
+    let (mut s, api, part) = up(true);
+    for (nth, id) in (api - 2..api).chain([api - 6]).enumerate() {
+        s.end(id, "started", 3.3 + nth as f64 / 10.0);
+    }
+    s.end(part, "started", 5.6);
+    s.end(api, "", 5.6);
+    let parts: Vec<_> = MACHINES.iter().enumerate().map(|(n, m)| (*m, Some(part), 5.6, (64 + n) as f64 / 10.0)).collect();
+    let joined = s.step("nodes joining", "started", &parts);
+    let ready = s.step("all ready", "5 nodes, DNS answers (2 from pods)", &[("cluster", Some(joined[4]), 6.8, 9.9)]);
+    s.wait(ready[0], "CoreDNS (last: 1 of 2 ready)", 7.0);
+    s
 }
 
 fn look(width: usize, height: usize) -> Look {
@@ -160,7 +281,7 @@ fn titles_may_be_long_wide_or_hostile() {
 
 #[test]
 fn nothing_wraps_and_nothing_overflows_at_any_size() {
-    for scene in [running(), well(), badly(), many()] {
+    for scene in [running(), well(), badly(), many(), up(true).0.scene, up_well().scene] {
         for (width, height) in [(1, 1), (10, 3), (40, 10), (80, 24), (81, 8), (200, 50)] {
             for colour in [false, true] {
                 for last in [false, true] {
@@ -174,6 +295,58 @@ fn nothing_wraps_and_nothing_overflows_at_any_size() {
             }
         }
     }
+}
+
+#[test]
+fn a_running_up_says_what_to_expect() {
+    let (story, ..) = up(true);
+    insta::assert_snapshot!("up_80", seen(&frame(&story.scene, look(80, 24), 4.25, false)));
+    insta::assert_snapshot!("up_200", seen(&frame(&story.scene, look(200, 50), 4.25, false)));
+    let (story, ..) = up(false);
+    insta::assert_snapshot!("up_first_80", seen(&frame(&story.scene, look(80, 24), 4.25, false)));
+}
+
+/// The chain below the last frame, as `up` prints it.
+fn with_chain(story: &Story, width: usize, now: f64, well: bool) -> String {
+    let mut record = Record { now, ..Record::default() };
+    for (at, event) in &story.scene {
+        record.tree.apply(event, *at);
+    }
+    let links = chain::chain(&record, well);
+    let sum: f64 = links.iter().map(chain::Link::took).sum();
+    assert!((sum - now).abs() < 1e-6);
+    let lines = chain::lines(&links, "kubernetes-", width - 3).join("\n  ");
+    assert!(lines.lines().all(|l| console::measure_text_width(l) < width));
+    format!("{}\nWhat the time went to:\n  {lines}", seen(&frame(&story.scene, look(width, 50), now, true)))
+}
+
+#[test]
+fn an_up_ends_with_what_the_time_went_to() {
+    insta::assert_snapshot!("up_well_80", with_chain(&up_well(), 80, 10.0, true));
+    insta::assert_snapshot!("up_well_200", with_chain(&up_well(), 200, 10.0, true));
+}
+
+#[test]
+fn a_failed_up_says_where() {
+    let (mut story, api, part) = up(true);
+    let error = "https://172.29.0.11:6443/readyz did not become ok within 120 s";
+    story.fail(part, error, 122.9);
+    story.fail(api, error, 122.9);
+    for id in (1..story.begun.len() as SpanId).rev() {
+        let ended = |(_, e): &(f64, Event)| matches!(e, Event::Done { id: i, .. } | Event::Failed { id: i, .. } if *i == id);
+        if !story.scene.iter().any(ended) {
+            story.tell(123.0, Event::Cancelled { id, at: Seconds(123.0) });
+        }
+    }
+    insta::assert_snapshot!("up_badly_80", seen(&frame(&story.scene, look(80, 24), 123.0, true)));
+    insta::assert_snapshot!("up_badly_200", seen(&frame(&story.scene, look(200, 50), 123.0, true)));
+}
+
+#[test]
+fn what_is_expected_is_also_said_in_lines() {
+    let mut lines = Lines::new(Detail::Steps);
+    let text: Vec<String> = up_well().scene.iter().filter_map(|(at, event)| lines.event(event, *at)).collect();
+    insta::assert_snapshot!("up_plain", text.join("\n"));
 }
 
 #[test]

@@ -14,7 +14,10 @@ pub(super) const STEP: Step = Step {
     title: "access rules",
     on: On::Cluster,
     after: &[After::All("api")],
-    run: Run::Cluster(|context, _| Box::pin(run(context))),
+    run: Run::Cluster(|context, span| {
+        span.waiting("the API to take the access rules");
+        Box::pin(run(context))
+    }),
 };
 
 async fn run(context: &Context) -> Result<String> {

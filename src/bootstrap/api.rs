@@ -66,8 +66,8 @@ impl ApiClient {
         self.client.clone()
     }
 
-    /// Waits until `/readyz` says ok, for at most `deadline`; the error says what it said last.
-    pub async fn ready(&self, deadline: Duration) -> Result<()> {
+    /// Waits until `/readyz` says ok, for at most `deadline`; `seen` hears what it says until then, and the error has the last of it.
+    pub async fn ready(&self, deadline: Duration, seen: impl Fn(&str)) -> Result<()> {
         let until = Instant::now() + deadline;
         loop {
             let last = match tokio::time::timeout(CONNECT, self.get("/readyz?verbose")).await {
@@ -75,6 +75,7 @@ impl ApiClient {
                 Ok(Err(e)) => unready(&e.to_string()),
                 Err(_) => "no answer".to_owned(),
             };
+            seen(&last);
             if Instant::now() >= until {
                 return Err(
                     Error::new(format!("{}/readyz did not become ok within {} s", self.server, deadline.as_secs())).why(last)
@@ -206,6 +207,13 @@ pub fn unready(text: &str) -> String {
     if failing.is_empty() { text.to_owned() } else { failing.join("\n") }
 }
 
+/// What [`unready`] gave, in as few words as can stand on a line: the first check that fails, or else the innermost cause.
+pub fn briefly(unready: &str) -> &str {
+    let lines = || unready.lines().map(str::trim).filter(|l| !l.is_empty());
+    let check = lines().find_map(|l| l.strip_prefix("[-]")).map(|l| l.split_once(" failed").map_or(l, |(name, _)| name));
+    check.or_else(|| lines().next_back().map(|l| l.rsplit(": ").next().unwrap_or(l))).unwrap_or_default()
+}
+
 /// Whether a Node's condition `Ready` is true; else why not, in its own words.
 pub fn node_ready(node: &Node) -> std::result::Result<(), String> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
@@ -234,5 +242,11 @@ mod tests {
             "[-]etcd failed: reason withheld"
         );
         assert_eq!(unready("connection refused"), "connection refused");
+        assert_eq!(
+            briefly("[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\n[-]b failed"),
+            "poststarthook/rbac/bootstrap-roles"
+        );
+        assert_eq!(briefly("https://a/readyz did not answer well\n  because: client error (Connect): tcp: refused\n"), "refused");
+        assert_eq!(briefly(""), "");
     }
 }

@@ -28,6 +28,6 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting("/readyz to say ok through it");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
     let what = || format!("the API does not answer through {}", host.machine.name);
-    look.work(what, async { api.ready(context.deadline(DEADLINE)).await.map_err(|e| e.within(what())) }).await?;
+    look.work(what, async { api.ready(context.deadline(DEADLINE), |_| {}).await.map_err(|e| e.within(what())) }).await?;
     Ok(word)
 }

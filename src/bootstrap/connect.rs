@@ -20,10 +20,13 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
-    span.waiting(format!("SSH at {}", host.machine.address));
+    let address = host.machine.address;
+    span.waiting(format!("SSH at {address}"));
+    let seen = |last: &str| span.waiting(format!("SSH at {address} (last: {last})"));
     let anew = || format!("`kup up --replace {}` makes that machine anew", host.machine.name);
     let deadline = context.deadline(DEADLINE);
-    let ssh = Ssh::connect(&host.machine, &context.login, deadline).await.map_err(|e| e.hint(anew()))?;
+    let ssh = Ssh::connect_telling(&host.machine, &context.login, deadline, seen).await.map_err(|e| e.hint(anew()))?;
+    span.waiting("what the machine is like");
     let facts = Facts::of(&ssh).await?;
     let wanted = context.bundle.manifest.arch.machine();
     if facts.arch != wanted {

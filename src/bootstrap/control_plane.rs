@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::api::ApiClient;
+use super::api::{ApiClient, briefly};
 use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::Result;
@@ -22,11 +22,13 @@ pub(super) const STEP: Step = Step {
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let look = Look::at(host, &["kube-apiserver.service", "etcd.service"]);
+    span.waiting("kube-apiserver to start");
     // The next master waits until this one answers again.
     let (word, _turn) = units::start_holding(context, host, &["kube-apiserver.service"]).await?;
     span.waiting("/readyz to say ok");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
     let what = || format!("the API server of {} did not become ready", host.machine.name);
-    look.work(what, async { api.ready(context.deadline(DEADLINE)).await.map_err(|e| e.within(what())) }).await?;
+    let seen = |last: &str| span.waiting(format!("/readyz to say ok (last: {})", briefly(last)));
+    look.work(what, async { api.ready(context.deadline(DEADLINE), seen).await.map_err(|e| e.within(what())) }).await?;
     Ok(word)
 }

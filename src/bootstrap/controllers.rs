@@ -7,7 +7,8 @@ pub(super) const STEP: Step = Step {
     title: "controllers, scheduler",
     on: On::Masters,
     after: &[After::Same("api")],
-    run: Run::Machine(|context, host, _| {
+    run: Run::Machine(|context, host, span| {
+        span.waiting("both units to start");
         Box::pin(units::start(context, host, &["kube-controller-manager.service", "kube-scheduler.service"]))
     }),
 };

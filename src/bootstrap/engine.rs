@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::context::{Context, Host};
 use crate::error::{Error, Result};
 use crate::machine::{Machine, Role, topology};
+use crate::report::event::SpanId;
 use crate::report::{Report, Span};
 
 /// One stage of turning machines into a cluster.
@@ -81,9 +82,17 @@ pub enum Run {
     Cluster(for<'a> fn(&'a Context, &'a Span) -> BoxFuture<'a, Result<String>>),
 }
 
+/// A step's end on a machine.
+struct Ended {
+    machine: String,
+    /// How many ends there were before, of any step.
+    order: usize,
+    span: SpanId,
+}
+
 /// Which steps are done on which machines.
 struct Board {
-    done: watch::Sender<HashMap<&'static str, Vec<String>>>,
+    done: watch::Sender<HashMap<&'static str, Vec<Ended>>>,
     /// The role of every machine that must come.
     expected: Vec<Role>,
 }
@@ -96,25 +105,38 @@ impl Board {
         }
     }
 
-    async fn wait(&self, steps: &[Step], after: &[After], machine: &str) {
+    /// Waits until all of `after` is done. Returns the span whose end was the last that was needed.
+    async fn wait(&self, steps: &[Step], after: &[After], machine: &str) -> Option<SpanId> {
         let mut seen = self.done.subscribe();
         // The sender lives as long as the board: waiting can't fail.
-        let _ = seen
+        let done = seen
             .wait_for(|done| {
                 after.iter().all(|need| {
                     let Some(step) = steps.iter().find(|s| s.name == need.step()) else { return true };
                     let ended = done.get(step.name).map(Vec::as_slice).unwrap_or_default();
                     match need {
-                        After::Same(_) => ended.iter().any(|m| m == machine),
+                        After::Same(_) => ended.iter().any(|e| e.machine == machine),
                         After::All(_) => ended.len() >= self.expected(step.on),
                     }
                 })
             })
-            .await;
+            .await
+            .ok()?;
+        let needed = after.iter().filter_map(|need| {
+            let ended = done.get(need.step())?;
+            match need {
+                After::Same(_) => ended.iter().find(|e| e.machine == machine),
+                After::All(_) => ended.last(),
+            }
+        });
+        needed.max_by_key(|e| e.order).map(|e| e.span)
     }
 
-    fn mark(&self, step: &'static str, machine: &str) {
-        self.done.send_modify(|done| done.entry(step).or_default().push(machine.to_owned()));
+    fn mark(&self, step: &'static str, machine: &str, span: SpanId) {
+        self.done.send_modify(|done| {
+            let order = done.values().map(Vec::len).sum();
+            done.entry(step).or_default().push(Ended { machine: machine.to_owned(), order, span });
+        });
     }
 }
 
@@ -125,13 +147,10 @@ struct Spans<'a> {
 }
 
 impl Spans<'_> {
-    fn begin(&self, step: &Step, machine: Option<&str>) -> Span {
+    fn begin(&self, step: &Step, machine: Option<&str>, released_by: Option<SpanId>) -> Span {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let (span, _) = open.entry(step.name).or_insert_with(|| (self.report.step(step.title), 0));
-        match machine {
-            Some(machine) => span.child(machine),
-            None => span.child("cluster"),
-        }
+        span.child_after(machine.unwrap_or("cluster"), released_by)
     }
 
     fn end(&self, step: &Step, expected: usize, error: Option<&Error>) {
@@ -193,8 +212,9 @@ fn cell<'a>(
 ) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
         let name = host.as_ref().map(|h| h.machine.name.clone());
-        board.wait(steps, step.after, name.as_deref().unwrap_or_default()).await;
-        let span = spans.begin(step, name.as_deref());
+        let released_by = board.wait(steps, step.after, name.as_deref().unwrap_or_default()).await;
+        let span = spans.begin(step, name.as_deref(), released_by);
+        let id = span.id();
         let outcome = match (step.run, &host) {
             (Run::Machine(work), Some(host)) => work(context, host, &span).await,
             (Run::Cluster(work), _) => work(context, &span).await,
@@ -204,7 +224,7 @@ fn cell<'a>(
             Ok(word) => {
                 span.done_with(word);
                 spans.end(step, board.expected(step.on), None);
-                board.mark(step.name, name.as_deref().unwrap_or_default());
+                board.mark(step.name, name.as_deref().unwrap_or_default(), id);
                 Ok(())
             }
             Err(error) => {
@@ -215,4 +235,33 @@ fn cell<'a>(
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn step(name: &'static str) -> Step {
+        let run = Run::Machine(|_, _, _| Box::pin(async { Ok(String::new()) }));
+        Step { name, title: name, on: On::Machines, after: &[], run }
+    }
+
+    #[tokio::test]
+    async fn the_last_need_that_came_true_is_what_released_a_step() {
+        let board = Board { done: watch::Sender::default(), expected: vec![Role::Master, Role::Minion] };
+        let steps = [step("a"), step("b")];
+        let wait = |after: &'static [After]| board.wait(&steps, after, "m1");
+        let both: &'static [After] = &[After::All("b"), After::Same("a")];
+        board.mark("b", "m1", 11);
+        board.mark("a", "m1", 12);
+        board.mark("a", "m2", 13);
+        assert!(tokio::time::timeout(Duration::from_millis(5), wait(both)).await.is_err(), "b is not done everywhere");
+        board.mark("b", "m2", 14);
+        assert_eq!(wait(both).await, Some(14));
+        assert_eq!(wait(&[After::Same("a")]).await, Some(12));
+        assert_eq!(wait(&[After::Same("b"), After::All("a")]).await, Some(13));
+        assert_eq!(wait(&[]).await, None);
+    }
 }

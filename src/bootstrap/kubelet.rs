@@ -27,6 +27,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let name = host.machine.name.as_str();
     let mut nodes = context.nodes().await?;
     let look = Look::at(host, &["kubelet.service", "containerd.service"]).with_api();
+    span.waiting("kubelet to start");
     let word = units::start(context, host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
     let deadline = context.deadline(DEADLINE);

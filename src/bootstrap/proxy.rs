@@ -8,5 +8,8 @@ pub(super) const STEP: Step = Step {
     on: On::Nodes,
     // It reads its own Node first, so the Node should be there.
     after: &[After::Same("kubelet"), After::All("access")],
-    run: Run::Machine(|context, host, _| Box::pin(units::start(context, host, &["kube-proxy.service"]))),
+    run: Run::Machine(|context, host, span| {
+        span.waiting("kube-proxy to start");
+        Box::pin(units::start(context, host, &["kube-proxy.service"]))
+    }),
 };

@@ -1,7 +1,8 @@
 //! The ready gate, the one place that says a cluster is ready: every expected node is Ready, DNS is up, every node gets the right
 //! answer from it, out of a pod's own network where the node has a pod, a few times in a row, and every add-on says that it is ready.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -42,12 +43,13 @@ pub(super) const STEP: Step = Step {
 
 async fn run(context: &Context, span: &Span) -> Result<String> {
     let until = Instant::now() + context.deadline(DEADLINE);
+    let waits = Waits { span, said: Mutex::default() };
     let hosts = context.node_hosts();
     let looks: Vec<Look<'_>> = hosts.iter().map(|host| look(host)).collect();
     let hopeless = futures::future::select_all(looks.iter().map(|look| Box::pin(look.hopeless())));
     let outcome = tokio::select! {
         biased;
-        outcome = gate(context, span, until) => outcome,
+        outcome = gate(context, &waits, until) => outcome,
         (diagnosis, _, _) = hopeless => {
             let what = format!("{} is not well", diagnosis.machine);
             return Err(diagnosis.explain(Error::new(what)));
@@ -61,30 +63,41 @@ async fn run(context: &Context, span: &Span) -> Result<String> {
     }
 }
 
-async fn gate(context: &Context, span: &Span, until: Instant) -> Result<String> {
+async fn gate(context: &Context, waits: &Waits<'_>, until: Instant) -> Result<String> {
     let chosen = addons::chosen(&context.cluster, &context.images.all).present;
     let (dns, others): (Vec<&Addon>, Vec<&Addon>) = chosen.into_iter().partition(|a| a.required);
     // Nobody who waits for DNS waits for the others too.
     let ((hosts, from_pods), ()) =
-        tokio::try_join!(nodes_and_dns(context, span, until, &dns), addons_ready(context, span, until, &others))?;
+        tokio::try_join!(nodes_and_dns(context, waits, until, &dns), addons_ready(context, waits, until, &others))?;
     let words = others.iter().map(|a| format!(", {}", a.name)).collect::<String>();
     Ok(format!("{hosts} nodes, DNS answers ({from_pods} from pods){words}"))
 }
 
 /// Waits for every node, then for good answers on all of them. Says how many nodes there are, and how many were asked out of a pod.
-async fn nodes_and_dns(context: &Context, span: &Span, until: Instant, dns: &[&Addon]) -> Result<(usize, usize)> {
-    tokio::try_join!(nodes_ready(context, span, until), addons_ready(context, span, until, dns))?;
+async fn nodes_and_dns(context: &Context, waits: &Waits<'_>, until: Instant, dns: &[&Addon]) -> Result<(usize, usize)> {
+    let nodes = async { nodes_ready(context, waits, until).await.inspect(|()| waits.say("nodes", None)) };
+    tokio::try_join!(nodes, addons_ready(context, waits, until, dns))?;
     let hosts = context.node_hosts();
-    span.waiting("DNS to answer on every node");
-    let asked = hosts.iter().map(|host| dns_answers(context, host.clone(), until));
+    let asked = hosts.iter().map(|host| {
+        let name = host.machine.name.as_str();
+        waits.say(name, Some(format!("DNS to answer on {name}")));
+        async { dns_answers(context, host.clone(), waits, until).await.inspect(|_| waits.say(name, None)) }
+    });
     let from_pods = futures::future::try_join_all(asked).await?.into_iter().filter(|p| *p).count();
     Ok((hosts.len(), from_pods))
 }
 
-async fn addons_ready(context: &Context, span: &Span, until: Instant, addons: &[&Addon]) -> Result<()> {
+async fn addons_ready(context: &Context, waits: &Waits<'_>, until: Instant, addons: &[&Addon]) -> Result<()> {
     let api = context.api().await?;
-    let waits = addons.iter().map(|addon| addons::ready::wait(api, addon, until, |what| span.waiting(what)));
-    futures::future::try_join_all(waits).await.map(drop)
+    let all = addons.iter().map(|addon| {
+        // Nodes come first, by their key, since add-ons wait for them.
+        let key = format!("then {}", addon.name);
+        async move {
+            let seen = |what| waits.say(&key, Some(what));
+            addons::ready::wait(api, addon, until, seen).await.inspect(|()| waits.say(&key, None))
+        }
+    });
+    futures::future::try_join_all(all).await.map(drop)
 }
 
 /// At everything that kup runs on a machine.
@@ -96,11 +109,31 @@ fn look(host: &Host) -> Look<'_> {
     Look::at(host, &units).with_api()
 }
 
+/// What is waited for at once, of which a span shows the first by name.
+struct Waits<'a> {
+    span: &'a Span,
+    said: Mutex<BTreeMap<String, String>>,
+}
+
+impl Waits<'_> {
+    /// `what` waits for `on`, or for nothing any more.
+    fn say(&self, what: &str, on: Option<String>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match on {
+            Some(on) => drop(said.insert(what.to_owned(), on)),
+            None => drop(said.remove(what)),
+        }
+        if let Some(first) = said.values().next() {
+            self.span.waiting(first.as_str());
+        }
+    }
+}
+
 fn remaining(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<()> {
+async fn nodes_ready(context: &Context, waits: &Waits<'_>, until: Instant) -> Result<()> {
     let hosts = context.node_hosts();
     let missing = |nodes: &Nodes| -> Vec<(Arc<Host>, String)> {
         hosts
@@ -115,7 +148,8 @@ async fn nodes_ready(context: &Context, span: &Span, until: Instant) -> Result<(
     loop {
         let waiting_for = missing(&nodes.borrow_and_update());
         let Some((host, why)) = waiting_for.first() else { return Ok(()) };
-        span.waiting(format!("{} of {} nodes: {}", waiting_for.len(), hosts.len(), host.machine.name));
+        let on = format!("{} to be Ready ({} of {} are not; last: {why})", host.machine.name, waiting_for.len(), hosts.len());
+        waits.say("nodes", Some(on));
         if !matches!(tokio::time::timeout(remaining(until), nodes.changed()).await, Ok(Ok(()))) {
             let error = Error::new(format!("{} is not Ready", host.machine.name)).why(why);
             return Err(look(host).explain(error).await.hint("`kup status` shows every part"));
@@ -152,7 +186,7 @@ async fn imageless_pod(context: &Context) -> Option<(String, Cause)> {
 }
 
 /// Asks DNS on one node until it has answered well [`IN_A_ROW`] times. Says whether it was asked out of a pod's network.
-async fn dns_answers(context: &Context, host: Arc<Host>, until: Instant) -> Result<bool> {
+async fn dns_answers(context: &Context, host: Arc<Host>, waits: &Waits<'_>, until: Instant) -> Result<bool> {
     let network = &context.cluster.network;
     let name = format!("kubernetes.default.svc.{}", network.domain);
     let expected = context.topology().await.api_service_address(&context.cluster);
@@ -175,6 +209,7 @@ async fn dns_answers(context: &Context, host: Arc<Host>, until: Instant) -> Resu
             Err(why) => why,
         };
         good = 0;
+        waits.say(&host.machine.name, Some(format!("DNS to answer on {} (last: {last})", host.machine.name)));
         if Instant::now() >= until {
             let error = Error::new(format!("DNS does not answer on {}", host.machine.name)).why(last);
             return Err(look(&host).explain(error).await.hint("`kup status` shows every part"));

@@ -7,7 +7,8 @@ pub(super) const STEP: Step = Step {
     title: "container runtime",
     on: On::Nodes,
     after: &[After::Same("files"), After::Same("bundle")],
-    run: Run::Machine(|context, host, _| {
+    run: Run::Machine(|context, host, span| {
+        span.waiting("containerd to start");
         Box::pin(units::start(
             context,
             host,

@@ -219,7 +219,7 @@ async fn answering(standing: &Standing) -> Result<ApiClient> {
     let mut error = Error::new(format!("no master of cluster {} runs", standing.id.name));
     for master in standing.masters().filter(|m| m.running) {
         let api = standing.api(master)?;
-        match api.ready(QUESTION).await {
+        match api.ready(QUESTION, |_| {}).await {
             Ok(()) => return Ok(api),
             Err(e) => error = e,
         }

@@ -3,8 +3,8 @@
 use std::env;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -117,13 +117,20 @@ fn run(
             start,
             reader_gone: AtomicBool::new(false),
             unwritten: Mutex::new(None),
+            at_end: Mutex::new(None),
         };
         let outcome = tokio::select! {
             outcome = work(&ui) => outcome.and_then(|()| ui.written()),
             _ = interrupt => Err(interrupted(conduct)),
         };
-        display.finish().await;
-        outcome
+        let record = display.finish().await;
+        let at_end = ui.at_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match at_end.map(|work| work(&record, outcome.is_ok())) {
+            Some(Err(error)) if outcome.is_ok() => Err(error),
+            // Why the command failed matters more than that this did too.
+            Some(Err(error)) => outcome.map_err(|e| e.why(error.to_string())),
+            _ => outcome,
+        }
     });
     runtime.shutdown_timeout(GRACE);
     outcome

@@ -11,12 +11,14 @@ pub mod config_args;
 pub mod down;
 pub mod drive;
 pub mod get;
+pub mod graph;
 pub mod image;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod logs;
 pub mod man;
 mod nodes;
+pub mod picture;
 pub mod plan;
 pub mod ssh;
 pub mod status;
@@ -98,6 +100,7 @@ pub enum Command {
     Plan(plan::Args),
     Status(status::Args),
     Get(get::Args),
+    Graph(graph::Args),
     Ssh(ssh::Args),
     Logs(logs::Args),
     Kubectl(kubectl::Args),
@@ -131,6 +134,7 @@ impl Command {
             Command::Plan(args) => plan::run(args, ui).await,
             Command::Status(args) => status::run(args, ui).await,
             Command::Get(args) => get::run(args, ui).await,
+            Command::Graph(args) => graph::run(args, ui).await,
             Command::Ssh(args) => ssh::run(args, ui).await,
             Command::Logs(args) => logs::run(args, ui).await,
             Command::Kubectl(args) => kubectl::run(args, ui).await,

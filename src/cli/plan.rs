@@ -54,13 +54,18 @@ pub(super) fn print(plan: &[Action], ui: &Ui) {
         table.add_row([word(action.verb), &action.kind, &action.name, &action.detail]);
     }
     ui.print(table.trim_fmt());
+    ui.print(sum(plan).map_or_else(|| "\nNothing to change.".to_owned(), |sum| format!("\n{sum}.")));
+}
+
+/// `6 to create, 1 to delete`; none if a plan changes nothing.
+pub(super) fn sum(plan: &[Action]) -> Option<String> {
     let count = |verb: Verb| plan.iter().filter(|a| a.verb == verb).count();
     let parts: Vec<String> = [Verb::Create, Verb::Start, Verb::Replace, Verb::Delete]
         .into_iter()
         .filter(|v| count(*v) > 0)
         .map(|v| format!("{} to {}", count(v), word(v)))
         .collect();
-    ui.print(if parts.is_empty() { "\nNothing to change.".to_owned() } else { format!("\n{}.", parts.join(", ")) });
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 const fn word(verb: Verb) -> &'static str {

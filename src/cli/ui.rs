@@ -2,14 +2,14 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
-use crate::report::display::{Output, Stream};
+use crate::report::display::{Output, Record, Stream};
 use crate::report::{Report, json};
 
 /// A command's way to the outside.
@@ -25,7 +25,11 @@ pub struct Ui {
     pub(super) start: std::time::Instant,
     pub(super) reader_gone: AtomicBool,
     pub(super) unwritten: Mutex<Option<io::Error>>,
+    pub(super) at_end: Mutex<Option<AtEnd>>,
 }
+
+/// What is to be done with all that was reported, and whether the command ended well.
+pub(super) type AtEnd = Box<dyn FnOnce(&Record, bool) -> Result<()> + Send>;
 
 impl Ui {
     /// Writes text and a line end to standard output, after all progress that was reported before.
@@ -50,6 +54,22 @@ impl Ui {
     /// Writes bytes as they are to standard output: a kubeconfig, an archive, another program's output.
     pub fn write_raw(&self, bytes: impl Into<Vec<u8>>) {
         self.write(Stream::Out, bytes.into());
+    }
+
+    /// How wide standard output is, if it is a terminal.
+    pub fn columns(&self) -> Option<usize> {
+        console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
+    }
+
+    /// All that was reported so far.
+    pub fn record(&self) -> Result<Record> {
+        self.output.record().context("the display has ended")
+    }
+
+    /// Hands all that was reported to `work` when the command has ended, however it did; also by a signal. If `work` fails, a command
+    /// that ended well ends with that error.
+    pub fn at_end(&self, work: impl FnOnce(&Record, bool) -> Result<()> + Send + 'static) {
+        *self.at_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(work));
     }
 
     /// Whether standard output was found closed.

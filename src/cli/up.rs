@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Ui;
 use super::config_args::ConfigArgs;
+use super::picture::Picture;
 use super::plan::{self, print};
 use super::target::only;
 use crate::bootstrap::STEPS;
 use crate::cluster::Cluster;
 use crate::error::{Error, Kind, Result};
+use crate::picture::timeline;
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Provider, Verb};
-use crate::up::{Outcome, Until, Up};
-use crate::{replace, saved};
+use crate::report::chain::{self, chain};
+use crate::report::tree::duration;
+use crate::times::{self, Work};
+use crate::up::{Outcome, Until, Up, context_name, is_empty, makes_all};
+use crate::{kubeconfig, replace, saved};
 
 /// Make the cluster be as the config says: build it, finish it, repair it, resize it
 ///
@@ -41,15 +46,18 @@ pub struct Args {
     /// How long to wait for any one thing (a machine's SSH, a unit, the API server, a node to join, all ready): 45s, 5m
     ///
     /// Without it each wait has a limit of its own, between 30 s and 3 minutes. What can't come about any more ends a wait sooner.
-    #[arg(long, value_name = "DURATION", env = "KUP_TIMEOUT", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", env = "KUP_TIMEOUT", value_parser = patience)]
     timeout: Option<Duration>,
     /// Fetch the bundle from here instead of upstream: URL/<host>/<path>
     #[arg(long, value_name = "URL", env = "KUP_BUNDLE_MIRROR")]
     mirror: Option<reqwest::Url>,
+    /// Draw the run into this file (.svg), also if it fails: what each machine did when, and what decided how long it took
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, conflicts_with = "dry_run")]
+    timeline: Option<Picture>,
 }
 
 /// A number and `s`, `m` or `h`; at least a second, at most a day.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
+fn patience(text: &str) -> std::result::Result<Duration, String> {
     let unit = match text.chars().last() {
         Some('s') => 1,
         Some('m') => 60,
@@ -116,38 +124,90 @@ pub(super) async fn cluster(args: &ConfigArgs, ui: &Ui) -> Result<Cluster> {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let up = args.up(ui).await?;
     let provider = up.provider();
-    let plan = up.plan(&provider).await?;
     if args.dry_run {
-        return plan::show(&plan, false, ui);
+        return plan::show(&up.plan(&provider).await?, false, ui);
+    }
+    let name = up.cluster.name.clone();
+    if let Some(picture) = args.timeline.clone() {
+        picture.check()?;
+        let cluster = up.cluster.clone();
+        ui.at_end(move |record, well| picture.write(&timeline::draw(record, &cluster.name, well)));
+    }
+    ui.report.run(&name, None);
+    let span = ui.report.step("plan");
+    span.waiting("what stands already");
+    let plan = match up.plan(&provider).await {
+        Ok(plan) => plan,
+        Err(e) => return span.close(Err(e)),
+    };
+    span.done_with(plan::sum(&plan).unwrap_or_else(|| "nothing to change".into()));
+    let kind = work(&up, &plan).map(|work| times::Kind::of(&up.cluster, work));
+    let file = times::path()?;
+    if let Some(expected) = kind.as_ref().and_then(|kind| times::expected(&file, kind)) {
+        ui.report.run(&name, Some(expected));
     }
     if needs_a_yes(&plan) {
         print(&plan, ui);
-        if !ui.confirm(format!("Change cluster {} like this?", up.cluster.name), args.yes).await? {
+        let question = format!("Change cluster {name} like this?");
+        let asked = if args.yes { None } else { Some(ui.report.step("your answer")) };
+        if !ui.confirm(question, args.yes).await? {
             return Err(Error::new("nothing was changed").kind(Kind::Interrupted));
         }
-    }
-    let name = up.cluster.name.clone();
-    match up.run(provider, &plan, &ui.report).await? {
-        Outcome::Stopped => {
-            let step = args.until.unwrap_or_default();
-            if ui.json {
-                return ui.result(&json!({ "cluster": name, "stoppedAfter": step }));
-            }
-            ui.print(format!("Cluster {name} stands up to the step {step}. `kup up --name {name}` goes on, `kup down --name {name}` removes it."));
-        }
-        Outcome::Ready { access, changed } => {
-            if ui.json {
-                return ui
-                    .result(&json!({ "cluster": name, "server": access.server, "context": access.context, "changed": changed }));
-            }
-            let word = if changed { "is ready" } else { "is ready, as before," };
-            ui.print(format!(
-                "Cluster {name} {word} at {}; your kubectl context is {}.\n\nNext:\n  kup status\n  kup kubectl -- get nodes\n  kup down --name {name}",
-                access.server, access.context
-            ));
+        if let Some(span) = asked {
+            span.done_with("yes");
         }
     }
+    let outcome = up.run(provider, &plan, &ui.report).await?;
+    let record = ui.record()?;
+    let links = chain(&record, true);
+    let (head, next, mut result) = told(&outcome, &name, args.until.as_deref().unwrap_or_default());
+    if let (Outcome::Ready { changed, .. }, Some(kind)) = (&outcome, kind)
+        && *changed == makes_all(&plan)
+        && let Err(e) = times::remember(&file, kind, &record)
+    {
+        ui.report.warn(format!("how long this took can't be remembered: {}", e.why.first().unwrap_or(&e.what)));
+    }
+    if ui.json {
+        result["took"] = json!(record.now);
+        result["chain"] = json!(links);
+        return ui.result(&result);
+    }
+    // Indented, and never in the last column, where terminals disagree about wrapping.
+    let columns = ui.columns().map_or(usize::MAX, |c| c.saturating_sub(3));
+    let lines: String = chain::lines(&links, &format!("{name}-"), columns).iter().map(|l| format!("\n  {l}")).collect();
+    ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}{next}", duration(record.now)));
     Ok(())
+}
+
+/// What this run has to do, if that can be compared with other runs: all, or nothing.
+fn work(up: &Up, plan: &[Action]) -> Option<Work> {
+    if up.until.is_some() {
+        None
+    } else if makes_all(plan) {
+        Some(Work::All)
+    } else {
+        // Machines that stand need not be a cluster yet: its context comes last.
+        (is_empty(plan) && kubeconfig::has(&context_name(&up.id()))).then_some(Work::Nothing)
+    }
+}
+
+/// An outcome in words, what to type next, and the outcome as JSON.
+fn told(outcome: &Outcome, name: &str, until: &str) -> (String, String, Value) {
+    match outcome {
+        Outcome::Stopped => (
+            format!(
+                "Cluster {name} stands up to the step {until}. `kup up --name {name}` goes on, `kup down --name {name}` removes it."
+            ),
+            String::new(),
+            json!({ "cluster": name, "stoppedAfter": until }),
+        ),
+        Outcome::Ready { access, changed } => {
+            let word = if *changed { "is ready" } else { "is ready, as before," };
+            let head = format!("Cluster {name} {word} at {}; your kubectl context is {}.", access.server, access.context);
+            let next = format!("\n\nNext:\n  kup status\n  kup kubectl -- get nodes\n  kup down --name {name}");
+            (head, next, json!({ "cluster": name, "server": access.server, "context": access.context, "changed": changed }))
+        }
+    }
 }
 
 /// Local machines cost nothing: only taking something away is asked about.
@@ -161,7 +221,7 @@ mod tests {
 
     #[test]
     fn only_durations_that_make_sense_are_taken() {
-        let of = |text: &str| duration(text).map(|d| d.as_secs());
+        let of = |text: &str| patience(text).map(|d| d.as_secs());
         assert_eq!((of("45s"), of("5m"), of("1h"), of("24h")), (Ok(45), Ok(300), Ok(3600), Ok(86_400)));
         for wrong in ["", "s", "5", "0s", "-1s", "1.5m", "25h", "999999s", "1d", "5 m", "٥m", "m5"] {
             assert!(of(wrong).is_err(), "{wrong}");

@@ -86,6 +86,12 @@ pub fn unmerge(context: &str) -> Result<Option<PathBuf>> {
     Files::of_this_user()?.unmerge(context)
 }
 
+/// Whether a context is in the user's kubeconfig. What can't be read has none.
+pub fn has(context: &str) -> bool {
+    let defines = |path: &PathBuf| matches!(read(path), Ok(Some(root)) if edit::find(&root, edit::CONTEXTS, context).is_some());
+    Files::of_this_user().is_ok_and(|files| files.list.iter().any(defines))
+}
+
 /// The files that together are a user's kubeconfig, in the order in which they count.
 #[derive(Debug, Clone)]
 pub struct Files {

@@ -98,6 +98,11 @@ impl Ssh {
     /// # Errors
     /// A host key other than the pinned one, or a refused login, ends the wait at once and for good: nothing was sent.
     pub async fn connect(machine: &Machine, key: &LoginKey, deadline: Duration) -> Result<Ssh> {
+        Ssh::connect_telling(machine, key, deadline, |_| {}).await
+    }
+
+    /// As [`Ssh::connect`]; `seen` hears why each try did not succeed.
+    pub async fn connect_telling(machine: &Machine, key: &LoginKey, deadline: Duration, seen: impl Fn(&str)) -> Result<Ssh> {
         let ssh = Ssh { inner: Arc::new(Inner { machine: machine.clone(), key: key.clone(), idle: Mutex::default() }) };
         let until = Instant::now() + deadline;
         let mut last;
@@ -109,6 +114,7 @@ impl Ssh {
                 }
                 Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::LoginRefused(error)) => {
+                    seen(&error.what);
                     // A machine that has just booted may not have its authorized keys yet, but knocking again soon gets us banned.
                     if Instant::now() + AFTER_REFUSAL > until {
                         return Err(error);
@@ -116,7 +122,10 @@ impl Ssh {
                     tokio::time::sleep(AFTER_REFUSAL).await;
                     last = error.to_string();
                 }
-                Err(Refusal::NotYet(why)) => last = why,
+                Err(Refusal::NotYet(why)) => {
+                    seen(&why);
+                    last = why;
+                }
             }
             if Instant::now() >= until {
                 let Machine { name, address, ssh_port, .. } = machine;

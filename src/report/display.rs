@@ -10,10 +10,11 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use super::event::{Event, Report, SpanId};
+use super::event::{Event, Report, Seconds, SpanId};
 use super::json::Json;
 use super::plain::{Detail, Plain};
 use super::terminal::Terminal;
+use super::tree::Tree;
 use crate::error::{Context, Result};
 
 /// Spinners turn and plain waits fall due at this pace.
@@ -58,16 +59,26 @@ pub enum Stream {
     Err,
 }
 
+/// All that was reported up to a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    /// Every span.
+    pub tree: Tree,
+    /// That moment, in seconds from the start of the run.
+    pub now: f64,
+}
+
 enum Control {
     Write(Stream, Vec<u8>, sync::Sender<io::Result<()>>),
     Hold(bool, sync::Sender<io::Result<()>>),
+    Record(sync::Sender<Record>),
     Stop,
 }
 
 /// A display at work. Dropping it draws what is left and waits for that.
 pub struct Display {
     controls: UnboundedSender<Control>,
-    ended: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<Record>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,7 +86,7 @@ impl Display {
     /// Starts a display, and the report that feeds it.
     pub fn start(kind: Kind) -> Result<(Display, Report)> {
         let (report, events) = Report::channel();
-        let start = Instant::now();
+        let start = report.start();
         let (controls, orders) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         // Its own small runtime: it goes on drawing when the work's runtime is busy or shutting down.
@@ -86,9 +97,9 @@ impl Display {
                 Kind::Plain(detail) => Box::new(Plain::new(detail)),
                 Kind::Json => Box::new(Json::default()),
             };
-            runtime.block_on(drain(events, orders, painter.as_mut(), start));
+            let record = runtime.block_on(drain(events, orders, painter.as_mut(), start));
             // Nobody waits if the display is dropped instead of finished.
-            let _ = end.send(());
+            let _ = end.send(record);
         };
         let thread = thread::Builder::new().name("display".into()).spawn(draw).context("cannot start the display")?;
         Ok((Display { controls, ended, thread: Some(thread) }, report))
@@ -101,10 +112,11 @@ impl Display {
 
     /// Draws everything that was reported so far and ends the display. Spans that are still open count as stopped.
     ///
-    /// It does not wait for reports to be dropped: a task that goes on in the background can't hold the program.
-    pub async fn finish(mut self) {
+    /// It does not wait for reports to be dropped: a task that goes on in the background can't hold the program. Returns all that was
+    /// reported; nothing if the display has panicked.
+    pub async fn finish(mut self) -> Record {
         let _ = self.controls.send(Control::Stop);
-        let _ = (&mut self.ended).await;
+        (&mut self.ended).await.unwrap_or_default()
     }
 }
 
@@ -135,12 +147,21 @@ impl Output {
         self.order(|done| Control::Hold(held, done))
     }
 
+    /// All that was reported so far.
+    pub fn record(&self) -> io::Result<Record> {
+        self.ask(Control::Record)
+    }
+
     fn order(&self, make: impl FnOnce(sync::Sender<io::Result<()>>) -> Control) -> io::Result<()> {
+        self.ask(make)?
+    }
+
+    fn ask<T>(&self, make: impl FnOnce(sync::Sender<T>) -> Control) -> io::Result<T> {
         let (done, answer) = sync::channel();
         let ended = || io::Error::other("the display has ended");
         self.controls.send(make(done)).map_err(|_| ended())?;
         // Ends when the display has done it, or when the display has ended and dropped the other end.
-        answer.recv().map_err(|_| ended())?
+        answer.recv().map_err(|_| ended())
     }
 }
 
@@ -149,18 +170,20 @@ async fn drain(
     mut orders: UnboundedReceiver<Control>,
     painter: &mut dyn Painter,
     start: Instant,
-) {
+) -> Record {
     let now = || start.elapsed().as_secs_f64();
     let mut open: BTreeSet<SpanId> = BTreeSet::new();
-    let mut show = |event: &Event, painter: &mut dyn Painter| {
+    let mut tree = Tree::default();
+    let mut show = |event: &Event, tree: &mut Tree, painter: &mut dyn Painter| {
+        tree.apply(event, now());
         match event {
             Event::Started { id, .. } => {
                 open.insert(*id);
             }
-            Event::Done { id, .. } | Event::Failed { id, .. } | Event::Cancelled { id } => {
+            Event::Done { id, .. } | Event::Failed { id, .. } | Event::Cancelled { id, .. } => {
                 open.remove(id);
             }
-            Event::Waiting { .. } | Event::Progress { .. } | Event::Note { .. } | Event::Warning { .. } => {}
+            Event::Waiting { .. } | Event::Progress { .. } | Event::Run { .. } | Event::Note { .. } | Event::Warning { .. } => {}
         }
         painter.event(event, now());
     };
@@ -175,7 +198,7 @@ async fn drain(
                 // What was reported before the order comes before it.
                 for _ in 0..events.len() {
                     if let Ok(event) = events.try_recv() {
-                        show(&event, painter);
+                        show(&event, &mut tree, painter);
                     }
                 }
                 match order {
@@ -187,6 +210,9 @@ async fn drain(
                         };
                         let _ = done.send(written);
                     }
+                    Some(Control::Record(done)) => {
+                        let _ = done.send(Record { tree: tree.clone(), now: Seconds::from(start.elapsed()).0 });
+                    }
                     Some(Control::Hold(held, done)) => {
                         painter.hold(held, now());
                         let _ = done.send(Ok(()));
@@ -194,14 +220,18 @@ async fn drain(
                 }
             }
             event = events.recv(), if reporting => match event {
-                Some(event) => show(&event, painter),
+                Some(event) => show(&event, &mut tree, painter),
                 None => reporting = false,
             },
         }
     }
     // Machines before their steps, as it would be if each had been dropped.
+    let at = Seconds::from(start.elapsed());
     for id in open.into_iter().rev() {
-        painter.event(&Event::Cancelled { id }, now());
+        let event = Event::Cancelled { id, at };
+        tree.apply(&event, at.0);
+        painter.event(&event, at.0);
     }
-    painter.finish(now());
+    painter.finish(at.0);
+    Record { tree, now: at.0 }
 }

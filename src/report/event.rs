@@ -3,11 +3,12 @@
 //! A [`Report`] is cheap to clone and never blocks. Work opens a [`Span`] for each step, and below it one for each machine;
 //! a span that is dropped without [`Span::done`] or [`Span::fail`] counts as cancelled.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 /// Identifies a span within one run.
@@ -27,6 +28,9 @@ pub enum Event {
         title: String,
         /// What the spans below it are, in the singular ("machine", "component").
         of: &'static str,
+        /// The span whose end let this one begin: the last of all that it needed. None if nobody said.
+        #[serde(rename = "releasedBy")]
+        released_by: Option<SpanId>,
         /// Offset from the start of the run.
         at: Seconds,
     },
@@ -34,8 +38,10 @@ pub enum Event {
     Waiting {
         /// This span.
         id: SpanId,
-        /// The named condition.
+        /// The named condition, and in parentheses what was seen last.
         on: String,
+        /// Offset from the start of the run.
+        at: Seconds,
     },
     /// How far a measurable span is.
     Progress {
@@ -67,11 +73,22 @@ pub enum Event {
         error: String,
         /// How long it took.
         took: Seconds,
+        /// Offset from the start of the run.
+        at: Seconds,
     },
     /// Work was given up because something else failed or the user stopped it.
     Cancelled {
         /// This span.
         id: SpanId,
+        /// Offset from the start of the run.
+        at: Seconds,
+    },
+    /// What all of this is for, and how long it takes if it goes as it did before. It counts from then on.
+    Run {
+        /// The cluster's name.
+        title: String,
+        /// None if there is nothing to compare with.
+        expected: Option<Expected>,
     },
     /// Something worth knowing.
     Note {
@@ -85,6 +102,17 @@ pub enum Event {
     },
 }
 
+/// How long runs like this one took before.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Expected {
+    /// How many runs this is known from.
+    pub runs: usize,
+    /// The whole, without steps that are not named below (a bundle that had to be built).
+    pub total: Seconds,
+    /// Each step, by its title.
+    pub steps: BTreeMap<String, Seconds>,
+}
+
 /// What [`Event::Progress`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -96,7 +124,7 @@ pub enum Unit {
 }
 
 /// A duration in seconds with millisecond precision, as JSON shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Seconds(pub f64);
 
 impl From<Duration> for Seconds {
@@ -141,7 +169,7 @@ impl Report {
 
     /// Opens a top-level span whose parts are not machines: `of` says what they are, in the singular ("component").
     pub fn step_of(&self, title: impl Into<String>, of: &'static str) -> Span {
-        self.open(None, title.into(), of)
+        self.open(None, title.into(), of, None)
     }
 
     /// Says something worth knowing.
@@ -154,11 +182,25 @@ impl Report {
         self.send(Event::Warning { text: text.into() });
     }
 
-    fn open(&self, parent: Option<SpanId>, title: String, of: &'static str) -> Span {
+    /// Says what all of this is for, and how long it took before, if that is known.
+    pub fn run(&self, title: impl Into<String>, expected: Option<Expected>) {
+        self.send(Event::Run { title: title.into(), expected });
+    }
+
+    /// When the run began: what all offsets count from.
+    pub(crate) fn start(&self) -> Instant {
+        self.inner.start
+    }
+
+    fn at(&self, now: Instant) -> Seconds {
+        now.duration_since(self.inner.start).into()
+    }
+
+    fn open(&self, parent: Option<SpanId>, title: String, of: &'static str, released_by: Option<SpanId>) -> Span {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let begun = Instant::now();
-        self.send(Event::Started { id, parent, title, of, at: begun.duration_since(self.inner.start).into() });
-        Span { report: self.clone(), id, begun, ended: false }
+        self.send(Event::Started { id, parent, title, of, released_by, at: self.at(begun) });
+        Span { report: self.clone(), id, begun, ended: false, wait: Mutex::default() }
     }
 }
 
@@ -168,21 +210,39 @@ pub struct Span {
     id: SpanId,
     begun: Instant,
     ended: bool,
+    /// What was last said to be waited for: those who poll say it again and again.
+    wait: Mutex<String>,
 }
 
 impl Span {
     /// Opens a span below this one.
     pub fn child(&self, title: impl Into<String>) -> Span {
-        self.report.open(Some(self.id), title.into(), "part")
+        self.child_after(title, None)
     }
 
-    /// Names the condition that is being waited for.
+    /// As [`Span::child`], saying whose end let it begin.
+    pub fn child_after(&self, title: impl Into<String>, released_by: Option<SpanId>) -> Span {
+        self.report.open(Some(self.id), title.into(), "part", released_by)
+    }
+
+    /// Identifies this span, also after its end: for [`Span::child_after`].
+    pub fn id(&self) -> SpanId {
+        self.id
+    }
+
+    /// Names the condition that is being waited for: `/readyz to say ok`. What was seen last follows in parentheses, `(last: …)`.
     pub fn waiting(&self, on: impl Into<String>) {
-        self.report.send(Event::Waiting { id: self.id, on: on.into() });
+        let on = on.into();
+        let mut said = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said != on {
+            said.clone_from(&on);
+            self.report.send(Event::Waiting { id: self.id, on, at: self.report.at(Instant::now()) });
+        }
     }
 
     /// Says how far this is.
     pub fn progress(&self, done: u64, total: Option<u64>, unit: Unit) {
+        self.wait.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.report.send(Event::Progress { id: self.id, done, total, unit });
     }
 
@@ -208,14 +268,16 @@ impl Span {
             id: self.id,
             result,
             took: now.duration_since(self.begun).into(),
-            at: now.duration_since(self.report.inner.start).into(),
+            at: self.report.at(now),
         });
     }
 
     /// Ends badly.
     pub fn fail(mut self, error: &crate::error::Error) {
         self.ended = true;
-        self.report.send(Event::Failed { id: self.id, error: error.what.clone(), took: self.begun.elapsed().into() });
+        let now = Instant::now();
+        let took = now.duration_since(self.begun).into();
+        self.report.send(Event::Failed { id: self.id, error: error.what.clone(), took, at: self.report.at(now) });
     }
 
     /// Ends by the outcome of the work: done, or failed with the error's first sentence. Returns the outcome unchanged.
@@ -231,7 +293,7 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         if !self.ended {
-            self.report.send(Event::Cancelled { id: self.id });
+            self.report.send(Event::Cancelled { id: self.id, at: self.report.at(Instant::now()) });
         }
     }
 }

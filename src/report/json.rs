@@ -2,7 +2,7 @@
 //! event as it happens and the outcome last. Standard error then carries nothing but the final error in words.
 //!
 //! Every object has `time` (RFC 3339, UTC, milliseconds), `elapsed` (seconds from the start of the run) and `event`: `started`,
-//! `waiting`, `progress`, `done`, `failed`, `cancelled`, `note`, `warning` (fields as in [`Event`]), and as the last one either
+//! `waiting`, `progress`, `done`, `failed`, `cancelled`, `run`, `note`, `warning` (fields as in [`Event`]), and as the last one either
 //! `result` with the command's `result`, or `error` with `what`, `why`, `left`, `hints` and `exitCode`.
 
 use std::io::{self, Write};

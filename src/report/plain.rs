@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::display::Painter;
 use super::event::Event;
-use super::tree::{State, Tree, amount, duration, one_line};
+use super::tree::{State, Tree, amount, duration, one_line, roughly};
 
 /// A step whose wait changes says so at most this often, in seconds.
 const CHANGED_AFTER: f64 = 5.0;
@@ -46,10 +46,20 @@ impl Lines {
             Event::Note { text } => return (self.detail != Detail::Quiet).then(|| line(now, "note", &one_line(text))),
             _ => {}
         }
-        let at = self.tree.apply(event, now)?;
+        let applied = self.tree.apply(event, now);
+        if let Event::Run { expected: Some(expected), .. } = event {
+            let runs =
+                if expected.runs == 1 { "the last run took".into() } else { format!("the last {} runs took", expected.runs) };
+            let text = format!("{runs} {}", roughly(expected.total.0));
+            return (self.detail != Detail::Quiet).then(|| line(now, "note", &text));
+        }
+        let at = applied?;
         self.said.resize_with(self.tree.nodes.len(), || (now, String::new()));
         let node = &self.tree.nodes[at];
-        let took = duration(node.elapsed(now));
+        let mut took = duration(node.elapsed(now));
+        if let Some(expected) = self.tree.expected(at) {
+            took = format!("{took} of {}", roughly(expected));
+        }
         let name = self.tree.path(at);
         // A machine that failed matters at any level of detail but the lowest.
         let shown = match self.detail {

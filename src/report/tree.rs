@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::event::{Event, SpanId, Unit};
+use super::event::{Event, Expected, SpanId, Unit};
 
 /// How a span stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +39,18 @@ pub struct Node {
     pub parent: Option<usize>,
     /// The spans below it, in order of start.
     pub children: Vec<usize>,
+    /// The span whose end let it begin, if it was said: an index into [`Tree::nodes`].
+    pub released_by: Option<usize>,
     /// When it began, in seconds from the start of the run.
     pub begun: f64,
+    /// When it ended, in seconds from the start of the run.
+    pub ended: Option<f64>,
     /// How long it took, in seconds, once it has ended.
     pub took: Option<f64>,
     /// What it waits for now.
     pub wait: Option<String>,
+    /// All that it waited for, with the moments from which on it did; `None` where it went on.
+    pub waits: Vec<(f64, Option<String>)>,
     /// How far it is.
     pub progress: Option<Progress>,
     /// How it stands.
@@ -67,6 +73,44 @@ impl Node {
     pub fn running(&self) -> bool {
         self.state == State::Running
     }
+
+    /// When it ended, or `now`.
+    pub fn end(&self, now: f64) -> f64 {
+        self.ended.unwrap_or(now).max(self.begun)
+    }
+
+    /// What it waited for, and from when to when; equal conditions that follow each other are one, whatever was seen last.
+    pub fn waited(&self, now: f64) -> Vec<(f64, f64, &str)> {
+        let mut all: Vec<(f64, f64, &str)> = Vec::new();
+        for (i, (from, on)) in self.waits.iter().enumerate() {
+            let to = self.waits.get(i + 1).map_or_else(|| self.end(now), |(next, _)| *next);
+            let Some(on) = on.as_deref().map(condition) else { continue };
+            match all.last_mut() {
+                Some((_, end, same)) if *same == on && *end == *from => *end = to,
+                _ => all.push((*from, to, on)),
+            }
+        }
+        all
+    }
+
+    fn wait_for(&mut self, on: Option<String>, at: f64) {
+        if self.wait != on {
+            self.waits.push((at, on.clone()));
+            self.wait = on;
+        }
+    }
+
+    fn close(&mut self, state: State, took: f64, at: f64) {
+        self.state = state;
+        self.took = Some(took);
+        self.ended = Some(at);
+        self.wait = None;
+    }
+}
+
+/// A condition without what was seen last of it.
+pub fn condition(wait: &str) -> &str {
+    wait.split_once(" (").map_or(wait, |(on, _)| on)
 }
 
 /// All spans of a run, in order of start.
@@ -74,37 +118,51 @@ impl Node {
 pub struct Tree {
     /// Every span; the indices of parents and children point here.
     pub nodes: Vec<Node>,
+    /// What the run is for, if it was said: the cluster's name.
+    pub title: Option<String>,
+    /// How long such runs took before.
+    pub expected: Option<Expected>,
     index: HashMap<SpanId, usize>,
 }
 
 impl Tree {
     /// Takes an event in, `now` seconds after the start of the run. Returns the span that it changed; notes and warnings change none.
     pub fn apply(&mut self, event: &Event, now: f64) -> Option<usize> {
+        if let Event::Run { title, expected } = event {
+            self.title = Some(one_line(title));
+            self.expected.clone_from(expected);
+        }
         let (Event::Started { id, .. }
         | Event::Waiting { id, .. }
         | Event::Progress { id, .. }
         | Event::Done { id, .. }
         | Event::Failed { id, .. }
-        | Event::Cancelled { id }) = event
+        | Event::Cancelled { id, .. }) = event
         else {
             return None;
         };
-        if let Event::Started { parent, title, of, at, .. } = event {
+        if let Event::Started { parent, title, of, released_by, at, .. } = event {
             let at_index = self.nodes.len();
-            let parent = parent.and_then(|p| self.index.get(&p).copied());
+            let known = |id: &Option<SpanId>| id.and_then(|id| self.index.get(&id).copied());
+            let (parent, released_by) = (known(parent), known(released_by));
             self.nodes.push(Node {
                 title: one_line(title),
                 of,
                 parent,
                 children: Vec::new(),
+                released_by,
                 begun: at.0,
+                ended: None,
                 took: None,
                 wait: None,
+                waits: Vec::new(),
                 progress: None,
                 state: State::Running,
             });
             self.index.insert(*id, at_index);
             if let Some(parent) = parent {
+                // What has parts under way no longer waits itself.
+                self.nodes[parent].wait_for(None, at.0);
                 self.nodes[parent].children.push(at_index);
             }
             return Some(at_index);
@@ -112,16 +170,16 @@ impl Tree {
         let at_index = *self.index.get(id)?;
         let node = &mut self.nodes[at_index];
         match event {
-            Event::Waiting { on, .. } => node.wait = Some(one_line(on)),
+            Event::Waiting { on, at, .. } => node.wait_for(Some(one_line(on)), at.0),
             Event::Progress { done, total, unit, .. } => {
                 // What is measured is being done, not waited for.
-                node.wait = None;
+                node.wait_for(None, now);
                 node.progress = Some(Progress { done: *done, total: *total, unit: *unit });
             }
-            Event::Done { result, took, .. } => node.end(State::Done(result.as_deref().map(one_line)), took.0),
-            Event::Failed { error, took, .. } => node.end(State::Failed(one_line(error)), took.0),
-            Event::Cancelled { .. } => node.end(State::Cancelled, (now - node.begun).max(0.0)),
-            Event::Started { .. } | Event::Note { .. } | Event::Warning { .. } => {}
+            Event::Done { result, took, at, .. } => node.close(State::Done(result.as_deref().map(one_line)), took.0, at.0),
+            Event::Failed { error, took, at, .. } => node.close(State::Failed(one_line(error)), took.0, at.0),
+            Event::Cancelled { at, .. } => node.close(State::Cancelled, (at.0 - node.begun).max(0.0), at.0),
+            Event::Started { .. } | Event::Run { .. } | Event::Note { .. } | Event::Warning { .. } => {}
         }
         Some(at_index)
     }
@@ -170,6 +228,30 @@ impl Tree {
         below.filter_map(|i| Some(format!("{}: {}", self.nodes[*i].title, self.wait(*i)?))).next()
     }
 
+    /// How long this step took in earlier runs, in seconds.
+    pub fn expected(&self, of: usize) -> Option<f64> {
+        let node = &self.nodes[of];
+        self.expected.as_ref().filter(|_| node.parent.is_none())?.steps.get(&node.title).map(|s| s.0)
+    }
+
+    /// How long the whole run should take by what is known now, in seconds: as before, and what it did beyond that so far.
+    pub fn expected_total(&self, now: f64) -> Option<f64> {
+        let expected = self.expected.as_ref()?;
+        Some(expected.total.0 + self.beside(|title| expected.steps.contains_key(title), now))
+    }
+
+    /// The seconds in which steps were under way that `usual` doesn't know. Two at once count once.
+    pub fn beside(&self, usual: impl Fn(&str) -> bool, now: f64) -> f64 {
+        // Steps are in order of start.
+        let unusual = self.steps().map(|i| &self.nodes[i]).filter(|n| !usual(&n.title));
+        let (mut sum, mut until) = (0.0, 0.0);
+        for node in unusual {
+            sum += (node.end(now) - node.begun.max(until)).max(0.0);
+            until = node.end(now).max(until);
+        }
+        sum
+    }
+
     /// The titles from the step down to this span, joined by a slash.
     pub fn path(&self, of: usize) -> String {
         let node = &self.nodes[of];
@@ -177,14 +259,6 @@ impl Tree {
             Some(parent) => format!("{}/{}", self.path(parent), node.title),
             None => node.title.clone(),
         }
-    }
-}
-
-impl Node {
-    fn end(&mut self, state: State, took: f64) {
-        self.state = state;
-        self.took = Some(took);
-        self.wait = None;
     }
 }
 
@@ -212,6 +286,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// `~1.7s`, `~14s`, `~2m05s`: how long something is expected to take, no finer than that can be known.
+pub fn roughly(seconds: f64) -> String {
+    if (10.0..59.5).contains(&seconds) { format!("~{seconds:.0}s") } else { format!("~{}", duration(seconds)) }
+}
+
 /// `12.0/266.0 MiB`, `3/14`, or without a total only what is done.
 pub fn amount(p: Progress) -> String {
     let mib = |n: u64| format!("{:.1}", n as f64 / f64::from(1 << 20));
@@ -226,6 +305,47 @@ pub fn amount(p: Progress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::event::Seconds;
+
+    #[test]
+    fn expectations_are_no_finer_than_they_can_be() {
+        let shown: Vec<_> = [0.04, 1.72, 9.94, 9.97, 14.4, 59.4, 59.7, 125.0].map(roughly).into();
+        assert_eq!(shown, ["~0.0s", "~1.7s", "~9.9s", "~10.0s", "~14s", "~59s", "~59.7s", "~2m05s"]);
+    }
+
+    fn step(tree: &mut Tree, id: SpanId, title: &str, from: f64, to: f64) {
+        let (title, at) = (title.to_owned(), Seconds(from));
+        tree.apply(&Event::Started { id, parent: None, title, of: "machine", released_by: None, at }, from);
+        tree.apply(&Event::Done { id, result: None, took: Seconds(to - from), at: Seconds(to) }, to);
+    }
+
+    #[test]
+    fn what_is_not_usual_is_added_to_what_is_expected_once() {
+        let mut tree = Tree::default();
+        let expected = Expected { runs: 2, total: Seconds(10.0), steps: [("machines".to_owned(), Seconds(2.0))].into() };
+        tree.apply(&Event::Run { title: "c".into(), expected: Some(expected) }, 0.0);
+        step(&mut tree, 1, "Bundle", 0.0, 60.0);
+        step(&mut tree, 2, "toolchain", 10.0, 50.0);
+        step(&mut tree, 3, "node image", 55.0, 100.0);
+        step(&mut tree, 4, "machines", 100.0, 103.0);
+        assert_eq!(tree.expected_total(103.0), Some(110.0));
+        assert_eq!((tree.expected(0), tree.expected(3)), (None, Some(2.0)));
+    }
+
+    #[test]
+    fn waits_for_one_condition_are_one_wait() {
+        let mut tree = Tree::default();
+        let started =
+            Event::Started { id: 1, parent: None, title: "a".into(), of: "machine", released_by: None, at: Seconds(1.0) };
+        tree.apply(&started, 1.0);
+        for (at, on) in [(1.5, "SSH (last: refused)"), (1.7, "SSH (last: refused)"), (2.0, "SSH (last: timeout)"), (3.0, "files")]
+        {
+            tree.apply(&Event::Waiting { id: 1, on: on.into(), at: Seconds(at) }, at);
+        }
+        tree.apply(&Event::Progress { id: 1, done: 1, total: None, unit: Unit::Items }, 4.0);
+        tree.apply(&Event::Waiting { id: 1, on: "files".into(), at: Seconds(5.0) }, 5.0);
+        assert_eq!(tree.nodes[0].waited(6.0), [(1.5, 3.0, "SSH"), (3.0, 4.0, "files"), (5.0, 6.0, "files")]);
+    }
 
     #[test]
     fn durations_keep_their_width() {
@@ -243,7 +363,7 @@ mod tests {
     #[test]
     fn events_of_unknown_spans_are_ignored() {
         let mut tree = Tree::default();
-        assert_eq!(tree.apply(&Event::Cancelled { id: 7 }, 1.0), None);
+        assert_eq!(tree.apply(&Event::Cancelled { id: 7, at: Seconds(1.0) }, 1.0), None);
         assert!(tree.nodes.is_empty());
     }
 }

@@ -136,14 +136,27 @@ pub(super) async fn ask(standing: &Standing) -> Api {
 
 /// The Nodes alone, as the first master that answers tells them.
 pub async fn nodes(standing: &Standing) -> Result<Vec<Node>, String> {
+    Ok(first("the Nodes", standing).await?.into_iter().map(node).collect())
+}
+
+/// All pods that are not about to go, likewise.
+pub async fn pods(standing: &Standing) -> Result<Vec<core::Pod>, String> {
+    Ok(first("the pods", standing).await?.into_iter().filter(|p| !leaving(p)).collect())
+}
+
+/// All objects of a kind, as the first master that answers tells them.
+async fn first<K>(what: &str, standing: &Standing) -> Result<Vec<K>, String>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
     let mut last = "the API can't be asked: no master runs".to_owned();
     for master in standing.masters().filter(|m| m.running) {
         let asked = match standing.api(master) {
-            Ok(client) => question("the Nodes", list::<core::Node>(Objects::all(client.client()))).await,
+            Ok(client) => question(what, list::<K>(Objects::all(client.client()))).await,
             Err(e) => Err(words(e)),
         };
         match asked {
-            Ok(nodes) => return Ok(nodes.into_iter().map(node).collect()),
+            Ok(all) => return Ok(all),
             Err(why) => last = format!("the API of {} does not answer: {why}", master.machine.name),
         }
     }

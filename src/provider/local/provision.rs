@@ -25,9 +25,15 @@ pub(super) async fn provision(
     report: &Report,
     machines: MachineSender,
 ) -> Result<()> {
-    let design = provider.design_as_seen(cluster).await?;
+    let span = report.step("machines found");
+    span.waiting("the engine to list them");
+    let design = match provider.design_as_seen(cluster).await {
+        Ok(design) => design,
+        Err(e) => return span.close(Err(e)),
+    };
     let (running, idle): (Vec<&Slot>, Vec<&Slot>) =
         design.slots.iter().partition(|s| s.found.as_ref().is_some_and(|f| f.running));
+    span.done_with(if running.is_empty() { "none runs".to_owned() } else { format!("{} running", running.len()) });
     for machine in running.iter().filter_map(|s| s.found.as_ref()) {
         hand_on(&machines, machine.machine.clone());
     }
@@ -120,6 +126,7 @@ async fn make(
     machines: &MachineSender,
 ) -> Result<()> {
     let dir = cluster_dir(&cluster.name)?;
+    span.waiting(format!("{} to make network and volumes", design.engine.name()));
     let idle: Vec<Slot> = design.slots.iter().filter(|s| !s.found.as_ref().is_some_and(|f| f.running)).cloned().collect();
     let missing: Vec<Slot> = idle.iter().filter(|s| s.found.is_none()).cloned().collect();
     // All of this before the first container, and none of it waits for the other.
@@ -160,11 +167,13 @@ async fn make(
             None => run_command(cluster, design, &machine, &dir, &flags, &image),
         };
         work.spawn(async move {
-            let outcome = engine.run(ACT, &command).await.map(drop);
+            part.waiting(format!("{} to start the container", engine.name()));
+            let outcome = part.close(engine.run(ACT, &command).await.map(drop));
             if outcome.is_ok() {
+                // After the part has ended: its end is what lets others begin.
                 hand_on(&machines, machine);
             }
-            part.close(outcome)
+            outcome
         });
     }
     // The others are let finish: what one failure cuts short, the next `up` would have to repair.

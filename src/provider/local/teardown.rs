@@ -45,6 +45,7 @@ pub(super) async fn cluster(engines: &[Engine], name: &str, dir: &Path, report: 
 /// Removes what this engine has of the cluster; returns what it refused, with its reason.
 async fn in_engine(engine: &Engine, name: &str, span: &Span) -> Result<Vec<(String, Error)>> {
     let labels = names::labels(name);
+    span.waiting(format!("{} to list what there is", engine.name()));
     let (containers, networks, volumes) =
         tokio::try_join!(engine.containers(&labels), engine.networks(&labels), engine.volumes(&labels))?;
     let mut refused: Vec<(String, Error)> = Vec::new();
@@ -57,11 +58,13 @@ async fn in_engine(engine: &Engine, name: &str, span: &Span) -> Result<Vec<(Stri
         "machine",
         join_all(ours.map(|c| async move {
             let part = span.child(&c.name);
+            part.waiting(format!("{} to remove it", engine.name()));
             let outcome = remove_container(engine, &c.name).await;
             (c.name, part.close(outcome))
         }))
         .await,
     );
+    span.waiting(format!("{} to remove volumes and network", engine.name()));
     // Never with --force: that would take somebody else's containers along.
     let volumes = volumes.into_iter().filter(|v| names::owned(&v.labels, name)).map(|v| async move {
         let outcome = gone_is_fine(engine.run(ACT, ["volume", "rm", &v.name]).await);
