@@ -116,21 +116,22 @@ impl Addon {
     }
 }
 
-/// Waits until an add-on is ready; `waiting` is told what for.
+/// Waits until an add-on is ready; `waiting` is told what for. An API that doesn't answer for a moment is waited for too.
 ///
 /// # Errors
 /// After `until`, with what its conditions said last.
 pub async fn wait(api: &ApiClient, addon: &Addon, until: Instant, waiting: impl Fn(String)) -> Result<()> {
     let client = api.client();
     let mut told = String::new();
-    while let Some((condition, state)) = addon.unmet(&client).await? {
-        let why = match state {
-            State::Waiting(why) => why,
-            _ => "it is not there".to_owned(),
+    loop {
+        let (words, hint) = match addon.unmet(&client).await {
+            Ok(None) => return Ok(()),
+            Ok(Some((condition, State::Waiting(why)))) => (format!("{}: {why}", condition.title()), condition.hint()),
+            Ok(Some((condition, _))) => (format!("{} is not there", condition.title()), condition.hint()),
+            Err(e) => (format!("{}: {}", e.what, e.why.join(": ")), "kup status shows every part".to_owned()),
         };
-        let words = format!("{}: {why}", condition.title());
         if Instant::now() >= until {
-            return Err(Error::new(format!("the add-on {} is not ready", addon.name)).why(words).hint(condition.hint()));
+            return Err(Error::new(format!("the add-on {} is not ready", addon.name)).why(words).hint(hint));
         }
         if words != told {
             waiting(words.clone());
@@ -138,7 +139,6 @@ pub async fn wait(api: &ApiClient, addon: &Addon, until: Instant, waiting: impl 
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(())
 }
 
 #[cfg(test)]
