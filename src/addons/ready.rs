@@ -116,7 +116,7 @@ impl Addon {
     }
 }
 
-/// Waits until an add-on is ready; `waiting` is told what for.
+/// Waits until an add-on is ready; `waiting` is told what for. An API that doesn't answer for a moment is waited for too.
 ///
 /// # Errors
 /// After `until`, with what its conditions said last.
@@ -125,26 +125,16 @@ pub async fn wait(api: &ApiClient, addon: &Addon, until: Instant, waiting: impl 
     let mut told = String::new();
     loop {
         // A server that restarts, or has fallen silent, answers again in a moment.
-        let unmet = match tokio::time::timeout(REQUEST, addon.unmet(&client)).await {
-            Ok(Err(e)) if Instant::now() >= until => return Err(e),
-            Ok(Ok(unmet)) => unmet,
-            Err(_) if Instant::now() >= until => {
-                let why = format!("{} did not answer within {} s", api.server, REQUEST.as_secs());
-                return Err(Error::new(format!("cannot see whether the add-on {} is ready", addon.name)).why(why));
-            }
-            _ => {
-                tokio::time::sleep(POLL).await;
-                continue;
-            }
+        let more = || "kup status shows every part".to_owned();
+        let (words, hint) = match tokio::time::timeout(REQUEST, addon.unmet(&client)).await {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some((condition, State::Waiting(why))))) => (format!("{}: {why}", condition.title()), condition.hint()),
+            Ok(Ok(Some((condition, _)))) => (format!("{} is not there", condition.title()), condition.hint()),
+            Ok(Err(e)) => (format!("{}: {}", e.what, e.why.join(": ")), more()),
+            Err(_) => (format!("{} did not answer within {} s", api.server, REQUEST.as_secs()), more()),
         };
-        let Some((condition, state)) = unmet else { return Ok(()) };
-        let why = match state {
-            State::Waiting(why) => why,
-            _ => "it is not there".to_owned(),
-        };
-        let words = format!("{}: {why}", condition.title());
         if Instant::now() >= until {
-            return Err(Error::new(format!("the add-on {} is not ready", addon.name)).why(words).hint(condition.hint()));
+            return Err(Error::new(format!("the add-on {} is not ready", addon.name)).why(words).hint(hint));
         }
         if words != told {
             waiting(words.clone());
