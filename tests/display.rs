@@ -306,6 +306,25 @@ fn a_running_up_says_what_to_expect() {
     insta::assert_snapshot!("up_first_80", seen(&frame(&story.scene, look(80, 24), 4.25, false)));
 }
 
+#[test]
+fn what_is_waited_for_is_named_however_little_room_there_is() {
+    let (mut story, ..) = up(true);
+    for nth in 0..12 {
+        let step = story.start(None, &format!("step {nth}"), None, 4.0);
+        story.wait(step, "1 more machine to come this far", 4.1);
+    }
+    insta::assert_snapshot!("up_crowded_80", seen(&frame(&story.scene, look(80, 19), 4.25, false)));
+    for height in 3..40 {
+        let lines = frame(&story.scene, look(80, height), 4.25, false).live;
+        let under_way = lines.iter().filter(|l| l.contains('⠹') && !l.starts_with("  "));
+        for (nth, line) in under_way.enumerate() {
+            // The machines of the first step may have lines of their own.
+            let below = nth == 0 && lines.iter().any(|l| l.contains("minion-3") && l.contains("waiting: containerd"));
+            assert!(line.contains("waiting: ") || below, "{height}: {line}");
+        }
+    }
+}
+
 /// The chain below the last frame, as `up` prints it.
 fn with_chain(story: &Story, width: usize, now: f64, well: bool) -> String {
     let mut record = Record { now, ..Record::default() };

@@ -143,24 +143,30 @@ impl Board {
 /// The spans of steps: opened when the first machine starts, closed when the last one is done.
 struct Spans<'a> {
     report: &'a Report,
-    open: Mutex<BTreeMap<&'static str, (Span, usize)>>,
+    /// With how many machines have begun and ended.
+    open: Mutex<BTreeMap<&'static str, (Span, usize, usize)>>,
 }
 
 impl Spans<'_> {
     fn begin(&self, step: &Step, machine: Option<&str>, released_by: Option<SpanId>) -> Span {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (span, _) = open.entry(step.name).or_insert_with(|| (self.report.step(step.title), 0));
+        let (span, begun, _) = open.entry(step.name).or_insert_with(|| (self.report.step(step.title), 0, 0));
+        *begun += 1;
         span.child_after(machine.unwrap_or("cluster"), released_by)
     }
 
     fn end(&self, step: &Step, expected: usize, error: Option<&Error>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, count)) = open.get_mut(step.name) else { return };
-        *count += 1;
-        if error.is_none() && *count < expected {
+        let Some((span, begun, ended)) = open.get_mut(step.name) else { return };
+        *ended += 1;
+        if error.is_none() && *ended < expected {
+            if begun == ended {
+                let left = expected - *ended;
+                span.waiting(format!("{left} more machine{} to come this far", if left == 1 { "" } else { "s" }));
+            }
             return;
         }
-        if let Some((span, _)) = open.remove(step.name) {
+        if let Some((span, ..)) = open.remove(step.name) {
             match error {
                 Some(error) => span.fail(error),
                 None => span.done(),

@@ -152,7 +152,8 @@ impl<'a> Drawing<'a> {
         let outlined =
             Group::new().add(rectangle(0.8, 0.8, 16.4, 10.4, "none").set("stroke", INK).set("stroke-width", 1.6).set("rx", 2));
         group = place(group, outlined, "outlined: decided the total");
-        let any = |want: fn(&State) -> bool| self.tree.nodes.iter().any(|n| want(&n.state));
+        let drawn = || self.lanes.iter().flat_map(|l| &l.bars).map(|b| &self.tree.nodes[b.span].state);
+        let any = |want: fn(&State) -> bool| drawn().any(want);
         if any(|s| matches!(s, State::Failed(_))) {
             let failed =
                 Group::new().add(rectangle(1.0, 1.0, 16.0, 10.0, "none").set("stroke", BAD).set("stroke-width", 2).set("rx", 2));
@@ -334,7 +335,8 @@ fn lanes(tree: &Tree, now: f64) -> Vec<Lane> {
             put(if node.of == "machine" { &child.title } else { KUP }, *part, child.begun, child.end(now));
         }
         let last = parts.iter().map(|(_, n)| n.end(now)).fold(first, f64::max);
-        if end > last + OWN {
+        // A step that was stopped after its last part did nothing then: parts of it had not come.
+        if end > last + OWN && matches!(node.state, State::Done(_)) {
             put(KUP, step, last, end);
         }
     }

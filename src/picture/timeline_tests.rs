@@ -140,6 +140,10 @@ fn a_failed_run_shows_where() {
     s.record.tree.apply(&Event::Failed { id: failing, error: why.clone(), took: Seconds(60.0), at: Seconds(60.4) }, 60.4);
     s.record.tree.apply(&Event::Cancelled { id: stopped, at: Seconds(60.5) }, 60.5);
     s.record.tree.apply(&Event::Failed { id: step, error: why, took: Seconds(60.1), at: Seconds(60.5) }, 60.5);
+    let idle = s.start(None, "bundle", None, 0.5);
+    let part = s.start(Some(idle), "c-minion-3", None, 0.5);
+    s.end(part, 1.0);
+    s.record.tree.apply(&Event::Cancelled { id: idle, at: Seconds(60.5) }, 60.5);
     s.record.now = 60.6;
     let svg = draw(&s.record, "c", false);
     leave("timeline-failed", &svg);
@@ -148,7 +152,10 @@ fn a_failed_run_shows_where() {
         words.iter().any(|w| w.starts_with("✗ files on c-minion-1 at 1m00s: SSH on c-minion-1 (172.29.0.3) did not answer")),
         "{words:#?}"
     );
-    for word in ["failed", "stopped", "1m00s, 2 machines, did not end well"] {
+    let (lanes, bars) = lanes_of(&svg);
+    assert_eq!(lanes, ["kup", "c-minion-1", "c-minion-2", "c-minion-3"]);
+    assert_eq!((bars("files"), bars("bundle")), (2, 1), "what waits for parts that never come does nothing");
+    for word in ["failed", "stopped", "1m00s, 3 machines, did not end well"] {
         assert!(words.iter().any(|w| w == word), "{word}: {words:#?}");
     }
 }

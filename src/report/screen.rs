@@ -115,7 +115,7 @@ impl Screen {
 
 /// The lines of a step that has ended: its own, and those of machines that failed (with `verbose`, of all machines).
 fn finished(tree: &Tree, step: usize, look: Look, now: f64) -> Vec<String> {
-    let mut lines = vec![line(tree, step, 0, look, now)];
+    let mut lines = vec![line(tree, step, 0, true, look, now)];
     let below: Vec<usize> = tree.nodes[step].children.clone();
     let failed = |i: &usize| matches!(tree.nodes[*i].state, State::Failed(_));
     let shown: Vec<usize> = if look.verbose {
@@ -126,7 +126,7 @@ fn finished(tree: &Tree, step: usize, look: Look, now: f64) -> Vec<String> {
         Vec::new()
     };
     let most = if look.verbose { shown.len() } else { MOST_BELOW };
-    lines.extend(shown.iter().take(most).map(|i| line(tree, *i, 1, look, now)));
+    lines.extend(shown.iter().take(most).map(|i| line(tree, *i, 1, true, look, now)));
     if shown.len() > most {
         lines.push(more(shown.len() - most, "failed", look));
     }
@@ -144,11 +144,13 @@ fn live(tree: &Tree, steps: &[usize], look: Look, now: f64) -> Vec<String> {
     }
     let mut spare = rows - steps.len() - usize::from(hidden > 0);
     let mut lines = Vec::new();
-    for (nth, step) in steps.iter().enumerate() {
-        lines.push(line(tree, *step, 0, look, now));
-        let share = (spare / (steps.len() - nth)).min(MOST_BELOW);
+    let mut rest = steps.iter().filter(|s| !wanted(tree, **s).is_empty()).count();
+    for step in steps {
+        let share = (spare / rest.max(1)).min(MOST_BELOW);
         let below = below(tree, *step, share, look, now);
+        rest -= usize::from(!wanted(tree, *step).is_empty());
         spare -= below.len();
+        lines.push(line(tree, *step, 0, below.is_empty(), look, now));
         lines.extend(below);
     }
     if hidden > 0 {
@@ -157,8 +159,8 @@ fn live(tree: &Tree, steps: &[usize], look: Look, now: f64) -> Vec<String> {
     lines
 }
 
-/// At most `share` lines for the machines below a step: failed ones, then those that have run longest, drawn in order of start.
-fn below(tree: &Tree, step: usize, share: usize, look: Look, now: f64) -> Vec<String> {
+/// The machines below a step that deserve a line of their own: failed ones, then those that have run longest.
+fn wanted(tree: &Tree, step: usize) -> Vec<usize> {
     let all = &tree.nodes[step].children;
     let by_state = |want: fn(&State) -> bool| all.iter().copied().filter(move |i| want(&tree.nodes[*i].state));
     let mut wanted: Vec<usize> = by_state(|s| matches!(s, State::Failed(_))).collect();
@@ -166,7 +168,14 @@ fn below(tree: &Tree, step: usize, share: usize, look: Look, now: f64) -> Vec<St
     if tree.nodes[step].running() && all.len() > 1 {
         wanted.extend(by_state(|s| *s == State::Running));
     }
-    if share == 0 || wanted.is_empty() {
+    wanted
+}
+
+/// At most `share` lines for the machines below a step, drawn in order of start.
+fn below(tree: &Tree, step: usize, share: usize, look: Look, now: f64) -> Vec<String> {
+    let wanted = wanted(tree, step);
+    // A line that only says how many there are would hide what they wait for: the step's own line can name one.
+    if share == 0 || wanted.is_empty() || (share == 1 && wanted.len() > 1) {
         return Vec::new();
     }
     let mut shown = wanted.clone();
@@ -174,7 +183,7 @@ fn below(tree: &Tree, step: usize, share: usize, look: Look, now: f64) -> Vec<St
         shown.truncate(share - 1);
     }
     shown.sort_unstable();
-    let mut lines: Vec<String> = shown.iter().map(|i| line(tree, *i, 1, look, now)).collect();
+    let mut lines: Vec<String> = shown.iter().map(|i| line(tree, *i, 1, true, look, now)).collect();
     if shown.len() < wanted.len() {
         lines.push(more(wanted.len() - shown.len(), "under way", look));
     }
@@ -220,7 +229,8 @@ fn more(count: usize, how: &str, look: Look) -> String {
 }
 
 /// One line: mark, title, elapsed time, detail. The columns are the same on every line, so that a reader's eye can follow them.
-fn line(tree: &Tree, at: usize, depth: usize, look: Look, now: f64) -> String {
+/// Below a line that is `alone`, no machines are listed: it names what one of them waits for.
+fn line(tree: &Tree, at: usize, depth: usize, alone: bool, look: Look, now: f64) -> String {
     let node = &tree.nodes[at];
     let paint = |style: Style, text: &str| {
         if look.colour { style.force_styling(true).apply_to(text).to_string() } else { text.to_owned() }
@@ -232,12 +242,16 @@ fn line(tree: &Tree, at: usize, depth: usize, look: Look, now: f64) -> String {
         State::Cancelled => paint(Style::new().yellow(), "–"),
     };
     let column = column(tree, look) - 2 * depth;
-    let title = if depth == 0 { truncate_str(&node.title, column, "…").into_owned() } else { keep_end(&node.title, column) };
+    let title = if depth == 0 {
+        truncate_str(&node.title, column, "…").into_owned()
+    } else {
+        keep_end(tree.short(&node.title), column)
+    };
     let title = pad_str(&title, column, console::Alignment::Left, None);
     let times = times(tree, node.elapsed(now), tree.expected(at), look);
     let mut text = format!("{:indent$}{mark} {title} {times}  ", "", indent = 2 * depth);
     match &node.state {
-        State::Running => running_detail(&mut text, tree, at, look, now),
+        State::Running => running_detail(&mut text, tree, at, alone, look, now),
         State::Done(_) => text.push_str(&tree.result(at).unwrap_or_default()),
         State::Failed(error) => text.push_str(&paint(Style::new().red(), error)),
         State::Cancelled => text.push_str("stopped"),
@@ -246,7 +260,7 @@ fn line(tree: &Tree, at: usize, depth: usize, look: Look, now: f64) -> String {
 }
 
 /// What a running span does now: a bar, the number of machines done, the wait. Whatever comes first survives a narrow terminal.
-fn running_detail(text: &mut String, tree: &Tree, at: usize, look: Look, now: f64) {
+fn running_detail(text: &mut String, tree: &Tree, at: usize, alone: bool, look: Look, now: f64) {
     let node = &tree.nodes[at];
     let mut parts = Vec::new();
     if let Some(progress) = node.progress {
@@ -263,9 +277,9 @@ fn running_detail(text: &mut String, tree: &Tree, at: usize, look: Look, now: f6
     {
         // What it does says more than its name, which matters only where there are several.
         let mut doing = String::new();
-        running_detail(&mut doing, tree, only, look, now);
-        parts.push(if doing.is_empty() { tree.nodes[only].title.clone() } else { doing });
-    } else if node.parent.is_some() {
+        running_detail(&mut doing, tree, only, alone, look, now);
+        parts.push(if doing.is_empty() { tree.short(&tree.nodes[only].title).to_owned() } else { doing });
+    } else if alone {
         parts.extend(tree.wait(at).map(|w| format!("waiting: {w}")));
     }
     text.push_str(&parts.join("  "));

@@ -210,7 +210,7 @@ impl Tree {
         let parts: Vec<&Node> = self.children(of).collect();
         match parts[..] {
             [] => None,
-            [only] => Some(word(only).unwrap_or_else(|| only.title.clone())),
+            [only] => Some(word(only).unwrap_or_else(|| self.short(&only.title).to_owned())),
             [first, ref rest @ ..] => match word(first).filter(|w| rest.iter().all(|n| word(n).as_ref() == Some(w))) {
                 Some(same) => Some(format!("{}: {same}", node.parts())),
                 None => Some(node.parts()),
@@ -225,7 +225,7 @@ impl Tree {
             return Some(own.clone());
         }
         let below = node.children.iter().filter(|i| self.nodes[**i].running());
-        below.filter_map(|i| Some(format!("{}: {}", self.nodes[*i].title, self.wait(*i)?))).next()
+        below.filter_map(|i| Some(format!("{}: {}", self.short(&self.nodes[*i].title), self.wait(*i)?))).next()
     }
 
     /// How long this step took in earlier runs, in seconds.
@@ -250,6 +250,11 @@ impl Tree {
             until = node.end(now).max(until);
         }
         sum
+    }
+
+    /// A machine's name without the cluster's, if that is known: `minion-1`.
+    pub fn short<'a>(&self, name: &'a str) -> &'a str {
+        self.title.as_deref().and_then(|t| name.strip_prefix(t)?.strip_prefix('-')).unwrap_or(name)
     }
 
     /// The titles from the step down to this span, joined by a slash.
