@@ -129,7 +129,7 @@ impl Day {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_days() -> Check {
-    let mut day = Day::new("kup-test-bad").await?;
+    let mut day = Day::new("kup-test-days").await?;
     day.check("killed::at_every_step_it_goes_on", killed::at_every_step_it_goes_on).await;
     if day.only.is_some() {
         day.ready().await?;

@@ -113,8 +113,9 @@ pub async fn an_image_that_is_gone_is_named(day: &Day) -> Check {
                 cp /etc/hosts /root/hosts; echo 127.0.0.1 registry.k8s.io >> /etc/hosts; echo $image";
     let image = day.on(&day.minion, gone).await?.trim().to_owned();
     ensure!(image.contains("coredns"), "{image}");
-    let field = format!("spec.nodeName={}", day.minion);
-    day.kubectl(&["delete", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--field-selector", &field]).await?;
+    // New ones go to both machines.
+    let dns = ["delete", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns"];
+    day.kubectl(&dns).await?;
     eventually("one replica to be missing", async || {
         let seen =
             day.kubectl(&["get", "deployment", "-n", "kube-system", "coredns", "-o", "jsonpath={.status.readyReplicas}"]).await?;
@@ -126,7 +127,7 @@ pub async fn an_image_that_is_gone_is_named(day: &Day) -> Check {
     let archive = day.home.kup(&["bundle", "path", "coredns"]).await?.ok("kup bundle path coredns")?;
     day.home.kup(&["image", "load", "--name", &day.name, archive.trim()]).await?.ok("kup image load")?;
     // The kubelet would try again by itself, but later each time.
-    day.kubectl(&["delete", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--field-selector", &field]).await?;
+    day.kubectl(&dns).await?;
     day.ready().await.map(drop)
 }
 

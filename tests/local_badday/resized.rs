@@ -38,24 +38,40 @@ pub async fn changed_settings_reach_every_machine(day: &Day) -> Check {
 pub async fn a_deleted_node_comes_back_with_another_range(day: &Day) -> Check {
     let range = ["get", "node", &day.minion, "-o", "jsonpath={.spec.podCIDR}"];
     let before = day.kubectl(&range).await?;
+    inside(day, "first", &before).await?;
     day.on(&day.minion, "systemctl stop kubelet").await?;
     day.kubectl(&["delete", "node", &day.minion]).await?;
     day.ready().await?;
     let now = day.kubectl(&range).await?;
     ensure!(now != before, "the range is still {now}: this shows nothing");
-    let prefix = now.trim_end_matches("0/24").to_owned();
+    inside(day, "second", &now).await?;
     let bridge = day.on(&day.minion, "ip -4 -o addr show dev cni0").await?;
-    ensure!(bridge.contains(&format!("inet {prefix}1/24")), "the bridge is not in {now}: {bridge}");
-    let field = format!("spec.nodeName={}", day.minion);
-    let pods =
-        ["get", "pods", "-A", "-l", "k8s-app=kube-dns", "--field-selector", &field, "-o", "jsonpath={.items[*].status.podIP}"];
-    eventually("the pods' addresses to be in the Node's range", async || {
-        let seen = day.kubectl(&pods).await?;
-        Ok(if !seen.is_empty() && seen.split(' ').all(|ip| ip.starts_with(&prefix)) {
-            Ok(())
-        } else {
-            Err(format!("{seen}, not in {now}"))
-        })
+    ensure!(bridge.contains(&format!("inet {}1/24", now.trim_end_matches("0/24"))), "the bridge is not in {now}: {bridge}");
+    // The old one's address is of no use any more: it has another, or is gone with its Node.
+    eventually("no pod to be outside of the range", async || {
+        let field = format!("spec.nodeName={}", day.minion);
+        let seen =
+            day.kubectl(&["get", "pods", "-A", "--field-selector", &field, "-o", "jsonpath={.items[*].status.podIP}"]).await?;
+        let stray = seen.split_whitespace().any(|ip| !ip.starts_with(now.trim_end_matches("0/24")));
+        Ok(if stray { Err(format!("{seen}, not all in {now}")) } else { Ok(()) })
+    })
+    .await
+}
+
+/// A pod on the minion gets an address in this range.
+async fn inside(day: &Day, name: &str, range: &str) -> Check {
+    let image = day.on(&day.minion, "/opt/kup/bundle/bin/ctr -n k8s.io images ls -q | grep /pause: | head -n 1").await?;
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name} }}\nspec:\n  nodeName: {}\n  terminationGracePeriodSeconds: 0\n  containers: [{{ name: c, image: {} }}]\n",
+        day.minion,
+        image.trim()
+    );
+    let file = day.home.path().join(format!("{name}.yaml"));
+    std::fs::write(&file, yaml)?;
+    day.kubectl(&["apply", "-f", &file.to_string_lossy()]).await?;
+    eventually(&format!("the pod {name} to have an address in {range}"), async || {
+        let seen = day.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"]).await?;
+        Ok(if !seen.is_empty() && seen.starts_with(range.trim_end_matches("0/24")) { Ok(()) } else { Err(format!("{seen:?}")) })
     })
     .await
 }
