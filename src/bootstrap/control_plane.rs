@@ -22,9 +22,9 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting("kube-apiserver to start");
     let word = units::start(host, &["kube-apiserver.service"]).await?;
-    span.waiting("/readyz to say ok");
+    span.waiting("/readyz");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
-    match api.ready(DEADLINE, |last| span.waiting(format!("/readyz to say ok (last: {})", briefly(last)))).await {
+    match api.ready(DEADLINE, |last| span.waiting(format!("/readyz (last: {})", briefly(last)))).await {
         Ok(()) => Ok(word),
         Err(e) => Err(units::with_journal(e, host.ssh()?, "kube-apiserver.service").await),
     }
