@@ -162,7 +162,7 @@ impl Spans<'_> {
         if error.is_none() && *ended < expected {
             if begun == ended {
                 let left = expected - *ended;
-                span.waiting(format!("{left} more machine{} to come this far", if left == 1 { "" } else { "s" }));
+                span.waiting(format!("{left} more machine{}", if left == 1 { "" } else { "s" }));
             }
             return;
         }

@@ -230,7 +230,7 @@ impl Span {
         self.id
     }
 
-    /// Names the condition that is being waited for: `/readyz to say ok`. What was seen last follows in parentheses, `(last: …)`.
+    /// Names the condition that is being waited for: `the Node to be registered`. What was seen last follows in parentheses, `(last: …)`.
     pub fn waiting(&self, on: impl Into<String>) {
         let on = on.into();
         let mut said = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
