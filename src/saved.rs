@@ -17,10 +17,11 @@ pub fn config_path(id: &ClusterId) -> Result<PathBuf> {
     Ok(cluster_dir(id)?.join("cluster.yaml"))
 }
 
-/// Remembers the config.
+/// Remembers the config, passwords of registries included: the next `up` may name no file.
 pub fn save(id: &ClusterId, cluster: &Cluster) -> Result<()> {
     private_dir(&cluster_dir(id)?)?;
-    let text = serde_yaml::to_string(cluster).context("cannot write the cluster's config")?;
+    let what = "cannot write the cluster's config";
+    let text = serde_yaml::to_string(&cluster.with_secrets().context(what)?).context(what)?;
     write_atomic(&config_path(id)?, text.as_bytes(), 0o600)
 }
 

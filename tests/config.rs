@@ -233,6 +233,72 @@ fn a_relative_key_is_relative_to_the_file() {
 }
 
 #[test]
+fn registries_come_with_their_files_and_their_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let pem = {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::new(vec!["r".into()]).unwrap().self_signed(&key).unwrap().pem()
+    };
+    write("ca.pem", &format!("# two\n{pem}{pem}"));
+    write("password", "hunter22 \r\n");
+    let text = "registries:\n  a.example.com:5000:\n    ca: ca.pem\n    username: me\n    passwordFile: password\n  \"b.example.com\":\n    mirrors:\n      - https://a.example.com:5000\n";
+    write("kup.yaml", text);
+    let with = |sets: &[&str]| {
+        let overrides = Overrides { sets: sets.iter().map(|s| (*s).to_owned()).collect(), ..Overrides::default() };
+        load(Source { file: Some(dir.path().join("kup.yaml")), overrides, ..Source::default() })
+    };
+    let loaded = with(&["registries[b.example.com].mirrors=[https://m.example.com]"]).unwrap();
+    let (a, b) = (&loaded.cluster.registries["a.example.com:5000"], &loaded.cluster.registries["b.example.com"]);
+    assert_eq!(a.ca, Some(dir.path().join("ca.pem")));
+    assert!(a.ca_pem.as_ref().is_some_and(|text| text.contains(&pem)));
+    assert_eq!(a.from_file.as_ref().unwrap().reveal(), "hunter22 ");
+    assert_eq!(b.mirrors, ["https://m.example.com"]);
+    let fields = loaded.fields().unwrap();
+    let origin = |path: &str| fields.iter().find(|(p, ..)| p == path).unwrap_or_else(|| panic!("{path}")).2.to_string();
+    assert!(origin("registries[a.example.com:5000].ca").ends_with("kup.yaml:3"));
+    assert!(origin("registries[b.example.com].mirrors").starts_with("flag --set"));
+
+    // What is kept for the next `up` is the same; what is shown has no password.
+    let by_word = with(&[]).unwrap();
+    write("kup.yaml", &text.replace("passwordFile: password", "password: hunter22"));
+    let inline = with(&[]).unwrap().cluster;
+    assert_eq!(by_word.cluster.registries["b.example.com"], inline.registries["b.example.com"]);
+    let kept = serde_yaml::to_string(&inline.with_secrets().unwrap()).unwrap();
+    assert_eq!(load_text(&kept).unwrap().cluster, inline);
+    let shown = serde_yaml::to_string(&inline).unwrap() + &serde_json::to_string(&inline).unwrap() + &format!("{inline:?}");
+    assert!(kept.contains("hunter22") && !shown.contains("hunter22"), "{shown}");
+    assert!(load_text(&serde_yaml::to_string(&inline).unwrap()).unwrap_err().to_string().contains("`kup config view` shows"));
+
+    // Files that are no certificates for everybody, or no password.
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    write("kup.yaml", text);
+    for (file, contents, what) in [
+        ("ca.pem", format!("{pem}{key}"), "ca.pem holds a private key"),
+        ("ca.pem", "words\n".to_owned(), "ca.pem holds no certificate"),
+        ("ca.pem", pem.replace("MII", "AAA"), "holds a certificate that can't be read"),
+        ("ca.pem", pem.replace("-----END", "-----"), "is no PEM file"),
+        ("ca.pem", "x".repeat((1 << 20) + 1), "larger than 1024 KiB"),
+        ("password", "\n".to_owned(), "the password is empty"),
+        ("password", "one\ntwo\n".to_owned(), "several lines"),
+        ("password", "x".repeat(20_000), "larger than 16 KiB"),
+    ] {
+        let before = fs::read(dir.path().join(file)).unwrap();
+        write(file, &contents);
+        let error = with(&[]).unwrap_err();
+        assert_eq!(error.kind, Kind::Usage);
+        let line = if file == "ca.pem" {
+            "kup.yaml:3:9: registries[a.example.com:5000].ca"
+        } else {
+            "kup.yaml:5:19: registries[a.example.com:5000].passwordFile"
+        };
+        assert!(error.what.contains(line) && error.what.contains(what) && !error.hints.is_empty(), "{what}: {error}");
+        assert!(!error.to_string().contains("two") && !error.to_string().contains("PRIVATE"), "{error}");
+        fs::write(dir.path().join(file), before).unwrap();
+    }
+}
+
+#[test]
 fn files_that_are_none_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_yaml::Value;
 
 use super::problem::{Origin, Problem, did_you_mean, quoted};
-use super::schema::{Field, Schema, canonical, describe, join};
+use super::registries::host_fault;
+use super::schema::{Field, Schema, canonical, describe, item, join};
 use super::source::Setting;
 use crate::error::{Context, Error, Kind as ErrorKind, Result};
 use crate::yaml::{self, Entry, Kind, Mark, Node};
@@ -112,6 +113,18 @@ impl Walk<'_> {
             }
             return;
         };
+        if let Some(inner) = field.items() {
+            for entry in entries {
+                match host_fault(&entry.key) {
+                    Some((what, fix)) => self.problem(entry.mark, path, what, fix),
+                    None => {
+                        let value = value.get(entry.key.as_str()).unwrap_or(&Value::Null);
+                        self.block(&item(path, &entry.key), inner, entry.value.mark, &entry.value, value);
+                    }
+                }
+            }
+            return;
+        }
         for entry in entries {
             let name = if path.is_empty() { canonical(&entry.key) } else { &entry.key };
             let full = join(path, name);
@@ -127,7 +140,7 @@ impl Walk<'_> {
                 continue;
             }
             let value = value.get(entry.key.as_str()).unwrap_or(&Value::Null);
-            if inner.fields().is_some() {
+            if inner.fields().is_some() || inner.items().is_some() {
                 self.block(&full, inner, entry.value.mark, &entry.value, value);
             } else {
                 // An empty value has no place of its own.
@@ -147,6 +160,9 @@ impl Walk<'_> {
 
 /// What to write instead of an unknown field.
 pub(super) fn unknown_fix(schema: &Schema, path: &str, field: Field<'_>, word: &str) -> String {
+    if field.items().is_some() {
+        return format!("write the host in brackets: {}", join(&item(path, "registry.example.com"), "ca"));
+    }
     if let Some(meant) = did_you_mean(word, field.names()) {
         return format!("did you mean `{}`?", join(path, meant));
     }

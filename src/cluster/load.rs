@@ -7,7 +7,7 @@ use etcetera::BaseStrategy;
 use serde_yaml::Value;
 
 use super::problem::{self, Origin, Problem, did_you_mean};
-use super::schema::{Schema, describe};
+use super::schema::{Schema, describe, item, join, keys};
 use super::source::{Setting, Source};
 use super::versions::Releases;
 use super::{Cluster, defaults, file, validate};
@@ -39,7 +39,10 @@ impl Loaded {
             let origin = self.origins.get(&path).cloned().unwrap_or(Origin::Default);
             (at(&value, &path).cloned().unwrap_or_default(), origin, path)
         };
-        Ok(Schema::new().leaves().into_iter().map(row).map(|(value, origin, path)| (path, value, origin)).collect())
+        // What stands below hosts is known only by what was written.
+        let below_keys = self.origins.keys().filter(|path| path.contains('[')).cloned();
+        let paths = Schema::new().leaves().into_iter().chain(below_keys);
+        Ok(paths.map(row).map(|(value, origin, path)| (path, value, origin)).collect())
     }
 }
 
@@ -80,15 +83,34 @@ pub fn load(source: Source) -> Result<Loaded> {
     }
     let mut cluster: Cluster =
         serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
+    problems.extend(registry_files(&mut cluster, &origins, path.as_deref())?);
     problems.extend(validate::problems(&cluster, &origins, &bad, &Releases::compiled_in()?));
     if !problems.is_empty() {
         problems.sort_by_key(|problem| problem.origin.place());
         return Err(problem::error(&problems));
     }
     if let Some(key) = cluster.local.ssh_key.take() {
-        cluster.local.ssh_key = Some(absolute(&key, origins.get("local.sshKey"), path.as_deref())?);
+        cluster.local.ssh_key = Some(absolute(&key, "local.sshKey", &origins, path.as_deref())?);
     }
     Ok(Loaded { cluster, origins, implicit: implicit && path.is_some(), file: path })
+}
+
+/// Reads the files that registries name, wherever kup is called.
+fn registry_files(cluster: &mut Cluster, origins: &BTreeMap<String, Origin>, file: Option<&Path>) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    for (host, registry) in &mut cluster.registries {
+        let below = |field: &str| join(&item("registries", host), field);
+        for (field, named) in [("ca", &mut registry.ca), ("passwordFile", &mut registry.password_file)] {
+            if let Some(path) = named {
+                *path = absolute(path, &below(field), origins, file)?;
+            }
+        }
+        problems.extend(registry.read_files().into_iter().map(|(field, what, fix)| {
+            let path = below(field);
+            Problem { origin: origins.get(&path).cloned().unwrap_or(Origin::Default), path, what, fix }
+        }));
+    }
+    Ok(problems)
 }
 
 /// Tries one value alone on top of the defaults, so that one wrong type doesn't hide the next.
@@ -99,9 +121,12 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
     let (what, fix) = match schema.find(&setting.path) {
         None => (error.inner().to_string(), "remove it".to_owned()),
         Some((_, field)) => {
-            let default = at(base, &setting.path).map(plain).unwrap_or_default();
-            let or_default = format!("or leave it out for the default, {default}");
+            let or_default = match at(base, &setting.path) {
+                Some(default) => format!("or leave it out for the default, {}", plain(default)),
+                None => "or leave it out".to_owned(),
+            };
             let fix = match &setting.value {
+                Value::Number(_) | Value::Bool(_) if field.is_secret() => "put it in quotes".to_owned(),
                 Value::Null => format!("write a value, {or_default}"),
                 Value::Number(_) | Value::Bool(_) if field.is_free_text() => {
                     format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value))
@@ -113,7 +138,9 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
                 },
                 _ => format!("write one, {or_default}"),
             };
-            (format!("expected {}, found {}", field.expected(), describe(&setting.value)), fix)
+            // Nothing of a password is repeated.
+            let found = if field.is_secret() { "something else".to_owned() } else { describe(&setting.value) };
+            (format!("expected {}, found {found}", field.expected()), fix)
         }
     };
     Some(Problem { origin: setting.origin.clone(), path: setting.path.clone(), what, fix })
@@ -126,13 +153,13 @@ fn plain(value: &Value) -> String {
 
 /// The value at a path.
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |value, name| value.get(name))
+    keys(path).try_fold(value, |value, name| value.get(name))
 }
 
 /// Sets the value at a path, making the blocks on the way.
 fn put(root: &mut Value, path: &str, new: Value) {
     let mut place = root;
-    for name in path.split('.') {
+    for name in keys(path) {
         if !place.is_mapping() {
             *place = Value::Mapping(serde_yaml::Mapping::new());
         }
@@ -142,12 +169,12 @@ fn put(root: &mut Value, path: &str, new: Value) {
 }
 
 /// A path from the config as one that holds wherever kup is called: `~/` is the home directory, and a path in a file is relative to it.
-fn absolute(path: &Path, origin: Option<&Origin>, file: Option<&Path>) -> Result<PathBuf> {
-    let cannot = || format!("local.sshKey: cannot find out what {} is relative to", path.display());
+fn absolute(path: &Path, field: &str, origins: &BTreeMap<String, Origin>, file: Option<&Path>) -> Result<PathBuf> {
+    let cannot = || format!("{field}: cannot find out what {} is relative to", path.display());
     if let Ok(below_home) = path.strip_prefix("~") {
         return Ok(etcetera::choose_base_strategy().with_context(cannot)?.home_dir().join(below_home));
     }
-    let base = match (origin, file.and_then(Path::parent)) {
+    let base = match (origins.get(field), file.and_then(Path::parent)) {
         (Some(Origin::File { .. }), Some(directory)) => directory.join(path),
         _ => path.to_owned(),
     };

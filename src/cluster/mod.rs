@@ -7,6 +7,7 @@ pub mod defaults;
 mod file;
 pub mod load;
 pub mod problem;
+pub mod registries;
 pub mod schema;
 pub mod source;
 pub mod spec;

@@ -41,6 +41,10 @@ fn fill(schema: &mut Value, defaults: &Value) {
             object.insert("default".into(), defaults.clone());
         }
     }
+    // What stands below keys has no defaults, and nothing of it is required either.
+    if let Some(inner) = object.get_mut("additionalProperties").and_then(Value::as_object_mut) {
+        inner.remove("required");
+    }
 }
 
 /// A field of the config, or the config itself.
@@ -64,10 +68,11 @@ impl Schema {
         Field { schema: &self.0 }
     }
 
-    /// The paths of all fields that hold a value, in the order of the file.
+    /// The paths of all fields that hold a value, in the order of the file; not of those below keys that users choose.
     pub fn leaves(&self) -> Vec<String> {
         fn collect(field: Field<'_>, path: &str, into: &mut Vec<String>) {
             match field.fields() {
+                None if field.items().is_some() => {}
                 None => into.push(path.to_owned()),
                 Some(fields) => {
                     fields.iter().for_each(|(name, schema)| collect(Field { schema }, &join(path, name), into));
@@ -82,9 +87,14 @@ impl Schema {
     /// The field at a path, aliases resolved, and its path without aliases.
     pub fn find(&self, path: &str) -> Option<(String, Field<'_>)> {
         let mut at = (String::new(), self.root());
-        for part in path.split('.') {
-            let name = if at.0.is_empty() { canonical(part) } else { part };
-            at = (join(&at.0, name), at.1.get(name)?);
+        for part in parts(path) {
+            at = match part {
+                Part::Name(name) => {
+                    let name = if at.0.is_empty() { canonical(name) } else { name };
+                    (join(&at.0, name), at.1.get(name)?)
+                }
+                Part::Key(key) => (item(&at.0, key), at.1.items()?),
+            };
         }
         Some(at)
     }
@@ -106,10 +116,70 @@ pub fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
+/// The item of `key` below `path`: `registries[docker.io]`. A key must not have a closing bracket.
+pub fn item(path: &str, key: &str) -> String {
+    format!("{path}[{key}]")
+}
+
+/// One step on a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// A field's name.
+    Name(&'a str),
+    /// A key that the user chose, from between brackets: it may have dots.
+    Key(&'a str),
+}
+
+impl<'a> Part<'a> {
+    /// The text itself.
+    pub const fn text(self) -> &'a str {
+        match self {
+            Part::Name(text) | Part::Key(text) => text,
+        }
+    }
+}
+
+/// The steps on a path, in order: `registries[docker.io].ca` has three.
+pub fn parts(path: &str) -> Vec<Part<'_>> {
+    let (mut parts, mut rest) = (Vec::new(), path);
+    loop {
+        let end = rest.find(['.', '[']).unwrap_or(rest.len());
+        let (name, mut after) = rest.split_at(end);
+        parts.push(Part::Name(name));
+        while let Some((key, behind)) = after.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+            parts.push(Part::Key(key));
+            after = behind;
+        }
+        match after.strip_prefix('.') {
+            Some(behind) => rest = behind,
+            None => {
+                // A bracket that is never closed, or a word right behind one: no field has an empty name.
+                parts.extend((!after.is_empty()).then_some(Part::Name("")));
+                return parts;
+            }
+        }
+    }
+}
+
+/// The names and keys on a path.
+pub fn keys(path: &str) -> impl Iterator<Item = &str> {
+    parts(path).into_iter().map(Part::text)
+}
+
 impl<'a> Field<'a> {
     /// The fields of a block; nothing for a value.
     pub fn fields(self) -> Option<&'a Map<String, Value>> {
         self.schema.get("properties").and_then(Value::as_object)
+    }
+
+    /// What stands below each key, if users choose the keys of this block.
+    pub fn items(self) -> Option<Field<'a>> {
+        self.schema.get("additionalProperties").filter(|schema| schema.is_object()).map(|schema| Field { schema })
+    }
+
+    /// Whether the value must not be shown.
+    pub fn is_secret(self) -> bool {
+        self.schema.get("format").and_then(Value::as_str) == Some("password")
     }
 
     /// A field of this block.
@@ -162,6 +232,7 @@ impl<'a> Field<'a> {
             Some("ipv4") => return "an IPv4 address like 10.0.0.10".into(),
             Some("ipv4-range") => return "an IPv4 range like 10.244.0.0/16".into(),
             Some("auto-or-ipv4-range") => return "`auto` or an IPv4 range like 172.29.7.0/24".into(),
+            Some("password") => return "text".into(),
             Some("port-range") => return "a range of ports like 30000-32767, lower one first".into(),
             _ => {}
         }
@@ -170,6 +241,8 @@ impl<'a> Field<'a> {
             (Some(low), Some(high)) if self.is("integer") => format!("a whole number from {low} to {high}"),
             _ if self.is("integer") => "a whole number".into(),
             _ if self.is("string") => "text".into(),
+            _ if self.is("array") => "a list like [https://mirror.example.com:5000]".into(),
+            _ if self.items().is_some() => "hosts, each with a block of fields below it".into(),
             _ if self.fields().is_some() => format!("a block of fields ({})", self.names().join(", ")),
             _ => "another kind of value".into(),
         }
@@ -187,5 +260,35 @@ pub fn describe(value: &serde_yaml::Value) -> String {
         Value::Sequence(_) => "a list".into(),
         Value::Mapping(_) => "a block of fields".into(),
         Value::Tagged(_) => "a tagged value".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_on_a_path_may_have_dots() {
+        let schema = Schema::new();
+        let texts = |path| keys(path).collect::<Vec<_>>();
+        assert_eq!(texts("network.pods"), ["network", "pods"]);
+        assert_eq!(texts("registries[a.b:5000].ca"), ["registries", "a.b:5000", "ca"]);
+        assert_eq!(schema.find("registries[a.b:5000].ca").unwrap().0, "registries[a.b:5000].ca");
+        assert_eq!(schema.find("nodeGroups.count").unwrap().0, "minions.count");
+        for wrong in [
+            "",
+            ".",
+            "name.",
+            ".name",
+            "name[",
+            "local[engine",
+            "local[engine]",
+            "registries.a",
+            "registries[a]ca",
+            "registries[a.ca",
+            "registries[a][b]",
+        ] {
+            assert!(schema.find(wrong).is_none(), "{wrong}");
+        }
     }
 }

@@ -8,7 +8,8 @@ use serde_yaml::Value;
 
 use super::file::unknown_fix;
 use super::problem::{Origin, Problem, quoted};
-use super::schema::{Field, Schema, join};
+use super::registries::host_fault;
+use super::schema::{Field, Part, Schema, item, join, parts};
 use super::spec::{EngineChoice, ProviderKind};
 
 /// The variable that names the config file.
@@ -140,7 +141,21 @@ fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
         return Err(wrong("", format!("{} has no `=`", quoted(text)), "write it like --set network.pods=10.1.0.0/16".into()));
     };
     let path = path.trim();
+    if let Some((what, fix)) = parts(path).into_iter().find_map(|part| match part {
+        Part::Key(key) => host_fault(key),
+        Part::Name(_) => None,
+    }) {
+        return Err(wrong("", what, fix));
+    }
     match schema.find(path) {
+        Some((path, field)) if field.is_secret() => {
+            let what = "a password can't be given by a flag: everybody on this machine may read a program's flags".to_owned();
+            Err(wrong(&path, what, "write it to a file, and give passwordFile with that file's path".into()))
+        }
+        Some((path, field)) if field.items().is_some() => {
+            let fix = format!("set a field of one host: --set '{}=…'", join(&item(&path, "registry.example.com"), "ca"));
+            Err(wrong(&path, "these are hosts, which can't be set as a whole".into(), fix))
+        }
         Some((path, field)) => match field.fields() {
             None => Ok(Setting {
                 path,
@@ -160,14 +175,18 @@ fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
         None => {
             // The deepest part that exists says which words were possible.
             let mut parent = (String::new(), schema.root());
-            let mut rest = path;
-            while let Some((head, tail)) = rest.split_once('.') {
-                match schema.find(&join(&parent.0, head)) {
-                    Some(found) if found.1.fields().is_some() => (parent, rest) = (found, tail),
+            let mut word = "";
+            for part in parts(path) {
+                word = part.text();
+                let next = match part {
+                    Part::Name(name) => join(&parent.0, name),
+                    Part::Key(key) => item(&parent.0, key),
+                };
+                match schema.find(&next) {
+                    Some(found) if found.1.fields().is_some() || found.1.items().is_some() => parent = found,
                     _ => break,
                 }
             }
-            let word = rest.split('.').next().unwrap_or_default();
             Err(wrong("", format!("there is no field {}", quoted(path)), unknown_fix(schema, &parent.0, parent.1, word)))
         }
     }

@@ -1,11 +1,14 @@
 //! The config file's shape. Field comments are what `kup config schema` and the commented `config-default.yaml` say.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::registries::Registry;
 
 /// The only `apiVersion` of this release.
 pub const API_VERSION: &str = "kup.dev/v1alpha1";
@@ -39,6 +42,22 @@ pub struct Cluster {
     pub network: Network,
     /// Settings of the local provider.
     pub local: Local,
+    /// Registries that images are pulled from, by host (and port) as images' names begin with it.
+    #[serde(default)]
+    pub registries: BTreeMap<String, Registry>,
+}
+
+impl Cluster {
+    /// The config as it is kept: unlike in its plain serialisation, passwords stand in it.
+    pub fn with_secrets(&self) -> serde_yaml::Result<serde_yaml::Value> {
+        let mut value = serde_yaml::to_value(self)?;
+        for (host, registry) in &self.registries {
+            if let Some(password) = &registry.password {
+                value["registries"][host.as_str()]["password"] = password.reveal().into();
+            }
+        }
+        Ok(value)
+    }
 }
 
 /// Who makes machines.

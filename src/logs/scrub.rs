@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regex::bytes::{Regex, RegexBuilder};
 
+use crate::cluster::Cluster;
+use crate::cluster::registries::Registry;
 use crate::error::{Context, Result};
 
 /// A line of a key that is shorter than this says too little, and stands in too much else.
@@ -39,7 +41,7 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// For a cluster whose state is in `dir`: every private key and the encryption key found there are known.
+    /// For a cluster whose state is in `dir`: every private key, the encryption key and the logins of registries found there are known.
     pub fn of(dir: &Path) -> Result<Scrub> {
         let (mut known, mut public) = (Vec::new(), String::new());
         collect(dir, &mut known, &mut public)?;
@@ -90,7 +92,10 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
         } else if kind.is_file() && entry.metadata().with_context(what)?.len() <= LARGEST {
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let Ok(text) = String::from_utf8(bytes) else { continue };
-            let found = secrets(&text);
+            let mut found = secrets(&text);
+            if entry.file_name() == "cluster.yaml" {
+                found.extend(logins(&text));
+            }
             if found.is_empty() && entry.file_name() != "encryption.key" {
                 public.extend(text.lines());
             }
@@ -101,6 +106,14 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
         }
     }
     Ok(())
+}
+
+/// The logins of registries that a saved config names. A config that can't be read has none that kup could have sent anywhere.
+fn logins(text: &str) -> Vec<String> {
+    let cluster: Option<Cluster> = serde_yaml::from_str(text).ok();
+    let mut registries = cluster.map(|c| c.registries).unwrap_or_default();
+    registries.values_mut().for_each(Registry::reread);
+    registries.values().flat_map(Registry::secrets).collect()
 }
 
 /// The secrets in a file's text.

@@ -206,6 +206,7 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     }
     if let Some(certs) = &credentials.node {
         files.node(&credentials.cluster_ca, certs)?;
+        files.files.extend(super::registries::files(node.cluster)?);
     }
     if let Some(master) = &credentials.master {
         files.master(master)?;

@@ -5,6 +5,7 @@ pub mod facts;
 pub mod files;
 pub mod host;
 pub mod place;
+mod registries;
 pub mod ssh;
 pub mod topology;
 pub mod transfer;

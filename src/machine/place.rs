@@ -15,9 +15,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Makes the machine's files equal to these. Returns the paths that changed; their units are marked for a restart on the machine.
 pub async fn place(ssh: &Ssh, files: &[File]) -> Result<Vec<String>> {
     let archive = archive(files)?;
-    // The script is the archive's last member: if it is there, everything before it is whole. Its last line is the proof that it ran
+    // The script is the archive's last member: if it is there, everything before it is whole. The last line is the proof that all ran
     // to its end, since an exit status of 0 is also what a cut link gives.
-    let command = "set -e; umask 077; dir=$(mktemp -d /var/lib/kup-incoming.XXXXXX); trap 'rm -rf \"$dir\"' EXIT; cd \"$dir\"; tar -xpf -; sh ./place.sh; echo kup-placed";
+    let command = "set -e; umask 077; dir=$(mktemp -d /var/lib/kup-incoming.XXXXXX); trap 'rm -rf \"$dir\"' EXIT; cd \"$dir\"; tar -xpf -; sh ./place.sh; sh ./prune.sh; echo kup-placed";
     let output = ssh.run(command, archive, DEADLINE).await?;
     let text = output.text();
     let Some(paths) = text.strip_suffix("kup-placed\n") else {
@@ -42,6 +42,7 @@ fn archive(files: &[File]) -> Result<Vec<u8>> {
     }
     append(&mut builder, "sums", 0o600, sums.as_bytes())?;
     append(&mut builder, "list", 0o600, list.as_bytes())?;
+    append(&mut builder, "prune.sh", 0o600, templates::text("containerd/prune.sh")?.as_bytes())?;
     append(&mut builder, "place.sh", 0o600, templates::text("node/place.sh")?.as_bytes())?;
     builder.into_inner().context("cannot build an archive")
 }

@@ -4,6 +4,7 @@
 
 mod names;
 pub mod ranges;
+mod registries;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +52,7 @@ pub fn problems(
     check.ports();
     check.ranges();
     check.capacity();
+    check.registries();
     check.problems
 }
 
