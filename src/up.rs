@@ -99,11 +99,11 @@ impl Up {
                 self.bootstrap(&id, bundle.clone(), steps, machines, report)
             )
         };
-        let ((), changed) = work.await.map_err(|e| self.resumable(e))?;
+        let ((), (changed, machines)) = work.await.map_err(|e| self.resumable(e))?;
         if !complete {
             return Ok(Outcome::Stopped);
         }
-        let access = access(&id, &self.cluster, &saved::pki(&id)?, &provider).await?;
+        let access = access_to(&id, &machines, &saved::pki(&id)?)?;
         retire::surplus(&id, plan, &provider, &bundle, &access, report).await?;
         kubeconfig::merge(&access)?;
         Ok(Outcome::Ready { access, changed: changed || !is_empty(plan) })
@@ -118,7 +118,7 @@ impl Up {
         }
     }
 
-    /// Runs the steps on the machines as they come. Says whether that changed anything.
+    /// Runs the steps on the machines as they come. Says whether that changed anything, and which machines came.
     async fn bootstrap(
         &self,
         id: &ClusterId,
@@ -126,7 +126,7 @@ impl Up {
         steps: &[Step],
         machines: mpsc::UnboundedReceiver<Machine>,
         report: &Report,
-    ) -> Result<bool> {
+    ) -> Result<(bool, Vec<Machine>)> {
         let images = Images::of(&bundle.manifest)?;
         let pki = {
             let id = id.clone();
@@ -134,13 +134,13 @@ impl Up {
         };
         let machines = first(machines).await;
         if steps.is_empty() {
-            return Ok(false);
+            return Ok((false, Vec::new()));
         }
         // The provider makes the key before the first machine.
         let login = saved::login_key(id, &self.cluster)?;
         let context = bootstrap::Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
         bootstrap::run(&context, steps, machines).await?;
-        Ok(context.changed())
+        Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }
 
     fn resumable(&self, error: Error) -> Error {
@@ -174,14 +174,20 @@ async fn first(mut machines: mpsc::UnboundedReceiver<Machine>) -> mpsc::Unbounde
 /// How to reach a cluster: through the machine in front of its masters, or else the first master that stands, with the administrator's login.
 pub async fn access(id: &ClusterId, cluster: &Cluster, pki: &Pki, provider: &impl Provider) -> Result<Access> {
     let found = provider.discover(&cluster.name).await?;
-    let first = |role| found.machines.iter().find(|m| m.machine.role == role);
+    let machines: Vec<Machine> = found.machines.into_iter().map(|found| found.machine).collect();
+    access_to(id, &machines, pki)
+}
+
+/// As [`access`], to a cluster of these machines, by name.
+fn access_to(id: &ClusterId, machines: &[Machine], pki: &Pki) -> Result<Access> {
+    let first = |role| machines.iter().find(|m| m.role == role);
     let front = first(Role::Balancer).or_else(|| first(Role::Master)).ok_or_else(|| {
-        Error::new(format!("cluster {} has no master", cluster.name)).hint(format!("`kup up --name {}` makes it", cluster.name))
+        Error::new(format!("cluster {} has no master", id.name)).hint(format!("`kup up --name {}` makes it", id.name))
     })?;
     let admin = layout::admin(pki)?;
     Ok(Access {
         context: context_name(id),
-        server: format!("https://{}:{API_PORT}", front.machine.address),
+        server: format!("https://{}:{API_PORT}", front.address),
         ca_pem: pki.cluster.pair.cert.clone(),
         cert_pem: admin.cert,
         key_pem: admin.key,

@@ -4,7 +4,8 @@
 //! by them alone. What no other machine could know (the SSH keys) is in the cluster's state directory.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 
@@ -31,6 +32,10 @@ use engine::Engine;
 use image::NodeImage;
 use survey::{Design, Survey};
 
+/// How long what was seen in [`LocalProvider::preflight`] is still what [`Provider::provision`] acts on. In between kup only looks
+/// at the bundle, which takes milliseconds; if it is fetched or built, the engine is asked again.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Machines on this host. Finding and removing clusters needs nothing but [`LocalProvider::new`]; making them needs the bundle too.
 pub struct LocalProvider {
     choice: EngineChoice,
@@ -38,12 +43,20 @@ pub struct LocalProvider {
     raise_limits: bool,
     engines: OnceCell<Vec<Engine>>,
     facts: Arc<OnceCell<Facts>>,
+    seen: Mutex<Option<(Instant, Survey)>>,
 }
 
 impl LocalProvider {
     /// With `Auto`, clusters are looked for in every engine that answers, and new ones are made in podman if there is a choice.
     pub fn new(choice: EngineChoice) -> LocalProvider {
-        LocalProvider { choice, bundle: None, raise_limits: false, engines: OnceCell::new(), facts: Arc::new(OnceCell::new()) }
+        LocalProvider {
+            choice,
+            bundle: None,
+            raise_limits: false,
+            engines: OnceCell::new(),
+            facts: Arc::new(OnceCell::new()),
+            seen: Mutex::new(None),
+        }
     }
 
     /// The bundle's directory, complete and verified: machines mount it, and the node image holds its images.
@@ -71,24 +84,37 @@ impl LocalProvider {
         if facts.engine == engine.kind() { Ok(facts.clone()) } else { facts::gather(engine).await }
     }
 
-    /// Asks for the facts ahead of their need. A failure is left to whoever needs them: it will be the same.
-    async fn ask_ahead(&self) {
-        if let Ok([engine, ..]) = self.engines().await {
-            let _ = self.facts(engine).await;
+    /// Looks at everything there is, and decides what there should be.
+    async fn design(&self, cluster: &Cluster) -> Result<Design> {
+        self.design_of(cluster, Survey::take(self.engines().await?).await?).await
+    }
+
+    /// As [`LocalProvider::design`], from what the last [`LocalProvider::preflight`] saw if that is [`FRESH`]. Asking podman for its
+    /// three lists takes a sixth of a second.
+    async fn design_as_seen(&self, cluster: &Cluster) -> Result<Design> {
+        let seen = self.seen().take();
+        match seen {
+            Some((at, survey)) if at.elapsed() < FRESH => self.design_of(cluster, survey).await,
+            _ => self.design(cluster).await,
         }
     }
 
-    /// Looks at everything there is, and decides what there should be.
-    async fn design(&self, cluster: &Cluster) -> Result<Design> {
+    async fn design_of(&self, cluster: &Cluster, survey: Survey) -> Result<Design> {
         names::check(&cluster.name)?;
-        let survey = Survey::take(self.engines().await?).await?;
         survey::design(cluster, survey, self.bundle.as_deref(), &cluster_dir(&cluster.name)?).await
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Survey)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails with everything this host lacks for the machines that are still to be made or started; changes nothing.
     /// [`Provider::provision`] does the same before it makes anything.
     pub async fn preflight(&self, cluster: &Cluster) -> Result<()> {
-        let design = self.design(cluster).await?;
+        let survey = Survey::take(self.engines().await?).await?;
+        let at = Instant::now();
+        let design = self.design_of(cluster, survey.clone()).await?;
+        *self.seen() = Some((at, survey));
         let needs = design.needs(self.image_missing(cluster, &design).await?);
         if needs == Needs::default() {
             return Ok(());
@@ -133,6 +159,7 @@ impl LocalProvider {
     /// Removes one machine with its volume and keys; one that isn't there is no error. Draining it first is the caller's business.
     pub async fn remove_machine(&self, cluster: &str, machine: &str) -> Result<()> {
         names::check(cluster)?;
+        *self.seen() = None;
         teardown::machine(self.engines().await?, cluster, machine, &cluster_dir(cluster)?).await
     }
 
@@ -160,7 +187,7 @@ impl Provider for LocalProvider {
             Some(image) if design.makes_machines() => Some((image.tag().to_owned(), design.engine.has_image(image.tag()).await?)),
             _ => None,
         };
-        if design.makes_machines() {
+        if design.starts_machines() {
             // Needed next by `provision`, and slow to find out: asked while the plan is being read. Its failure shows up there.
             let (facts, engine) = (self.facts.clone(), design.engine.clone());
             tokio::spawn(async move { facts.get_or_try_init(|| facts::gather(&engine)).await.is_ok() });

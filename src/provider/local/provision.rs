@@ -25,8 +25,7 @@ pub(super) async fn provision(
     report: &Report,
     machines: MachineSender,
 ) -> Result<()> {
-    let (design, ()) = tokio::join!(provider.design(cluster), provider.ask_ahead());
-    let design = design?;
+    let design = provider.design_as_seen(cluster).await?;
     let (running, idle): (Vec<&Slot>, Vec<&Slot>) =
         design.slots.iter().partition(|s| s.found.as_ref().is_some_and(|f| f.running));
     for machine in running.iter().filter_map(|s| s.found.as_ref()) {

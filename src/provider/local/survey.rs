@@ -17,10 +17,12 @@ use crate::machine::host::Needs;
 use crate::provider::{Action, Found, FoundMachine, Verb};
 
 /// Everything in all engines, kup's or not.
+#[derive(Clone)]
 pub(super) struct Survey {
     engines: Vec<Held>,
 }
 
+#[derive(Clone)]
 struct Held {
     engine: Engine,
     containers: Vec<Container>,
@@ -200,6 +202,11 @@ impl Design {
     /// Whether any container is to be made.
     pub(super) fn makes_machines(&self) -> bool {
         self.slots.iter().any(|s| s.found.is_none())
+    }
+
+    /// Whether any container is to be made or started.
+    pub(super) fn starts_machines(&self) -> bool {
+        self.slots.iter().any(|s| !s.found.as_ref().is_some_and(|f| f.running))
     }
 
     /// What the machines that don't run yet take.
