@@ -6,7 +6,7 @@ def left($width): . + " " * ($width - length);
 def row($words; $key; $unit):
   ($words | left(38)) + ([$s.kup[$key].min, $s.kup[$key].median, $s.kup[$key].max, $s.plain[$key].median | number | right(9)] | join("")) + "  " + $unit;
 "kup \(.kup), Kubernetes \(.kubernetes): \(.masters) + \(.minions) machines, \(.runs | length) runs",
-"on \(.machine.cpu), \(.machine.cores) cores, \(.machine.memoryMiB) MiB; \(.machine.system), kernel \(.machine.kernel), \(.machine.engine), cgroups \(.machine.cgroups)",
+"on \(.machine.cpu), \(.machine.cores) cores, \(.machine.memoryMiB) MiB; \(.machine.system), kernel \(.machine.kernel), \(.machine.engine), cgroups \(.machine.cgroups); load \(.machine.loadBefore) before",
 "",
 ("" | left(38)) + (["min", "median", "max", "plain" | right(9)] | join("")),
 row("machines up"; "machines"; "s"),
@@ -15,7 +15,7 @@ row("all nodes Ready"; "nodes"; "s"),
 row("first pod running"; "pod"; "s"),
 row("first correct DNS answer in a pod"; "dns"; "s"),
 row("the gate's extra answers"; "gate"; "s more"),
-row("kup up"; "end"; "s"),
+row("kup up"; "up"; "s"),
 row("kup up again"; "again"; "s"),
 row("kup down"; "down"; "s"),
 row("CPU of kup up"; "usage.up.cpuSeconds"; "CPU s"),

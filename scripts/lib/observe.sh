@@ -3,7 +3,7 @@
 # and questions to DNS once a pod of CoreDNS runs. All times are seconds since 1970.
 
 # The question "A of kubernetes.default.svc.cluster.local" over TCP (RFC 1035), and how the right answer ends: 4 bytes, 10.0.0.1.
-# Address and names are those of kup's default config.
+# Addresses and names are those of kup's default config.
 DNS_SERVER=10.0.0.10
 DNS_QUESTION='\x00\x36\x6b\x75\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0akubernetes\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01'
 DNS_ANSWER=' 00 04 0a 00 00 01'
@@ -13,7 +13,7 @@ nap() {
     read -rt "$1" <> <(:) || true
 }
 
-# get SERVER DIR PATH: follows a path of the API with the login in DIR.
+# follow SERVER DIR PATH: a path of the API as it changes, with the login in DIR.
 follow() {
     curl -sN --noproxy '*' --cacert "$2/ca.crt" --cert "$2/admin.crt" --key "$2/admin.key" "https://$1:6443$3"
 }
@@ -21,18 +21,18 @@ follow() {
 # observe SERVER DIR: writes nodes.jsonl, pods.jsonl and dns to DIR. DIR has ca.crt, admin.crt and admin.key. Returns at the first
 # correct answer in a pod; the watches go on and end with the cluster, or when the caller ends its children.
 observe() {
-    local server=$1 dir=$2 uid
+    local server=$1 dir=$2 line
     follow "$server" "$dir" '/api/v1/nodes?watch=1' |
         jq --unbuffered -c '{ t: now, name: .object.metadata.name,
             ready: any(.object.status.conditions[]?; .type == "Ready" and .status == "True") }' >"$dir/nodes.jsonl" &
-    follow "$server" "$dir" '/api/v1/pods?watch=1' |
-        jq --unbuffered -c '{ t: now, name: .object.metadata.name, uid: .object.metadata.uid, phase: .object.status.phase }' >"$dir/pods.jsonl" &
-    while :; do
-        uid=$(grep -m 1 '"name":"coredns-.*"phase":"Running"' "$dir/pods.jsonl" 2>/dev/null | sed 's/.*"uid":"\([^"]*\)".*/\1/') || true
-        [[ -z $uid ]] || break
-        nap 0.05
-    done
-    ask_dns "$uid" >"$dir/dns"
+    while read -r line; do
+        echo "$line" >>"$dir/pods.jsonl"
+        if [[ $line =~ '"name":"coredns-'.*'"uid":"'([^\"]*)'","phase":"Running"' ]]; then
+            ask_dns "${BASH_REMATCH[1]}" >"$dir/dns"
+            return
+        fi
+    done < <(follow "$server" "$dir" '/api/v1/pods?watch=1' |
+        jq --unbuffered -c '{ t: now, name: .object.metadata.name, uid: .object.metadata.uid, phase: .object.status.phase }')
 }
 
 # The process of a pod of CoreDNS, by the pod's UID in its control group (with underscores under systemd's driver).
@@ -45,21 +45,18 @@ coredns_process() {
     return 1
 }
 
-# Asks DNS in the network of a pod until the answer is right, and prints when that was.
+# Asks DNS in the network of a pod until the answer is right, and prints when that was. A question that hangs is given up and asked
+# again.
 ask_dns() {
-    local pid reply
-    until pid=$(coredns_process "$1"); do nap 0.05; done
-    while :; do
-        # shellcheck disable=SC2016 # The inner shell expands it.
-        reply=$(nsenter --net="/proc/$pid/ns/net" timeout 0.5 bash -c '
-            exec 3<>"/dev/tcp/$0/53" && printf "$1" >&3 && n=$(head -c 2 <&3 | od -An -tu1) && set -- $n &&
-            head -c $(($1 * 256 + $2)) <&3 | od -An -v -tx1 | tr -d "\n"' "$DNS_SERVER" "$DNS_QUESTION" 2>/dev/null) || true
-        if [[ $reply == *"$DNS_ANSWER" ]]; then
-            echo "$EPOCHREALTIME"
-            return
-        fi
-        nap 0.03
-    done
+    local pid
+    until pid=$(coredns_process "$1"); do nap 0.02; done
+    # shellcheck disable=SC2016 # The inner shell expands it.
+    until nsenter --net="/proc/$pid/ns/net" timeout 0.7 bash -c '
+        until exec 3<>"/dev/tcp/$0/53" && printf "$1" >&3 && n=$(od -An -tu1 -N 2 <&3) && set -- "$1" "$2" $n &&
+            [[ $(od -An -v -tx1 -w1000 -N $(($3 * 256 + $4)) <&3) == *"$2" ]]; do
+            read -rt 0.02 <> <(:) || true
+        done
+        echo "$EPOCHREALTIME"' "$DNS_SERVER" "$DNS_QUESTION" "$DNS_ANSWER" 2>/dev/null; do :; done
 }
 
 # login DIR CA CA_KEY: an administrator's certificate for an hour.
