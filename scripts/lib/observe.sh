@@ -8,9 +8,11 @@ DNS_SERVER=10.0.0.10
 DNS_QUESTION='\x00\x36\x6b\x75\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x0akubernetes\x07default\x03svc\x07cluster\x05local\x00\x00\x01\x00\x01'
 DNS_ANSWER=' 00 04 0a 00 00 01'
 
-# nap SECONDS: sleeps without a process of its own.
+# nap SECONDS: sleeps without a process of its own, on a pipe into which nobody writes. Not in a shell with traps: a signal in the
+# middle of it is more than bash 5.2 bears.
+exec {PIPE}<> <(:)
 nap() {
-    read -rt "$1" <> <(:) || true
+    read -rt "$1" -u "$PIPE" || true
 }
 
 # follow SERVER DIR PATH: a path of the API as it changes, with the login in DIR.
@@ -52,9 +54,10 @@ ask_dns() {
     until pid=$(coredns_process "$1"); do nap 0.02; done
     # shellcheck disable=SC2016 # The inner shell expands it.
     until nsenter --net="/proc/$pid/ns/net" timeout 0.7 bash -c '
+        exec 4<> <(:)
         until exec 3<>"/dev/tcp/$0/53" && printf "$1" >&3 && n=$(od -An -tu1 -N 2 <&3) && set -- "$1" "$2" $n &&
             [[ $(od -An -v -tx1 -w1000 -N $(($3 * 256 + $4)) <&3) == *"$2" ]]; do
-            read -rt 0.02 <> <(:) || true
+            read -rt 0.02 -u 4 || true
         done
         echo "$EPOCHREALTIME"' "$DNS_SERVER" "$DNS_QUESTION" "$DNS_ANSWER" 2>/dev/null; do :; done
 }
