@@ -23,22 +23,12 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let look = Look::at(host, &["kube-apiserver.service", "etcd.service"]);
     span.waiting("kube-apiserver to start");
-<<<<<<< HEAD
     // The next master waits until this one answers again.
     let (word, _turn) = units::start_holding(context, host, &["kube-apiserver.service"]).await?;
-    span.waiting("/readyz to say ok");
-    let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
-    let what = || format!("the API server of {} did not become ready", host.machine.name);
-    let seen = |last: &str| span.waiting(format!("/readyz to say ok (last: {})", briefly(last)));
-    look.work(what, async { api.ready(context.deadline(DEADLINE), seen).await.map_err(|e| e.within(what())) }).await?;
-    Ok(word)
-=======
-    let word = units::start(host, &["kube-apiserver.service"]).await?;
     span.waiting("/readyz");
     let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
-    match api.ready(DEADLINE, |last| span.waiting(format!("/readyz (last: {})", briefly(last)))).await {
-        Ok(()) => Ok(word),
-        Err(e) => Err(units::with_journal(e, host.ssh()?, "kube-apiserver.service").await),
-    }
->>>>>>> report
+    let what = || format!("the API server of {} did not become ready", host.machine.name);
+    let seen = |last: &str| span.waiting(format!("/readyz (last: {})", briefly(last)));
+    look.work(what, async { api.ready(context.deadline(DEADLINE), seen).await.map_err(|e| e.within(what())) }).await?;
+    Ok(word)
 }
