@@ -237,14 +237,22 @@ async fn a_receiver_that_was_left_alone_spoils_nothing() {
 
     send(&direct, &new).await.unwrap();
     stands(&direct, "new").await;
-    hanging.cut();
+    // It ends while the next one is in the middle of its own.
+    let pausing = Proxy::to(server.port, Line { stall_up: Some((300_000, Duration::from_secs(2))), ..Line::default() });
+    let ssh = over(&server, &pausing).await.unwrap();
+    let newer = bundle(cache.path(), "newer", 600_000);
+    let cutting = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        hanging.cut();
+    };
+    let (sent, ()) = tokio::join!(send(&ssh, &newer), cutting);
+    sent.unwrap();
+    stands(&direct, "newer").await;
     let until = Instant::now() + SOON;
     while says(&direct, waiting).await != "0" {
         assert!(Instant::now() < until, "the receiver does not end");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    stands(&direct, "new").await;
-    send(&direct, &bundle(cache.path(), "newer", 600_000)).await.unwrap();
     stands(&direct, "newer").await;
     assert_eq!(says(&direct, "ls -A /opt/kup").await, "bundle", "nothing half is left");
 }

@@ -192,6 +192,7 @@ fn a_port_that_is_taken() {
 #[test]
 fn what_is_certain_comes_before_what_may_pass() {
     let cause = found(|seen| {
+        telling(seen, "open /var/log/x: no space left on device");
         seen.api = Some(Probe { exit: 7, status: 0, words: "refused".into() });
         seen.units.insert(KUBELET.into(), crashing(9));
     });
