@@ -257,12 +257,19 @@ async fn one_master_is_raised_to_three() -> Check {
     let cluster = Cluster::up(name, "minions: { count: 0 }\n").await?;
     let home = cluster.home();
     write(&cluster, "before").await?;
+    // Its machine is removed, but not its disk; and a disk whose etcd nothing is known of keeps what it holds.
+    let first = format!("{name}-master-1");
+    engine(&["rm", "-f", "--time=0", &first]).await?;
+    home.kup(&["up", "--name", name, "-y"]).await?.ok("kup up on the disk of a machine that was removed")?;
+    ensure!(data_of(&cluster, "before").await? == "of-old", "the disk's data is there");
+    on(&first, "rm /var/lib/kup/etcd-formed /var/lib/kup/etcd.env; systemctl stop etcd").await?;
+    home.kup(&["up", "--name", name, "-y"]).await?.ok("kup up on an etcd of unknown origin")?;
+    ensure!(data_of(&cluster, "before").await? == "of-old", "data of unknown origin is kept");
     home.kup(&["up", "--name", name, "-y", "--set", "masters.count=3"]).await?.ok("kup up with three masters")?;
     let seen = well(home, name, 3).await?;
     ensure!(seen["etcd"]["quorum"] == 2, "{}", seen["etcd"]);
     ensure!(data_of(&cluster, "before").await? == "of-old", "the data is there");
     // Without the first one it still is.
-    let first = format!("{name}-master-1");
     engine(&["rm", "-f", "--time=0", &first]).await?;
     engine(&["volume", "rm", &format!("kup-local-{first}")]).await?;
     ensure!(data_of(&cluster, "before").await? == "of-old", "the data is there without the first master");

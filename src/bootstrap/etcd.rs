@@ -46,7 +46,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         return units::start(context, host, &["etcd.service"]).await;
     }
     if masters.len() == 1 {
-        return units::start(context, host, &["etcd.service"]).await;
+        return go_on(context, host).await;
     }
     let others: Vec<Arc<Host>> = masters.iter().filter(|m| m.machine.name != host.machine.name && formed(m)).cloned().collect();
     join(context, host, &others, span).await
@@ -57,7 +57,7 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     let me = Peer::from(&host.machine);
     let has_data = host.facts()?.etcd != EtcdData::None;
     // One that has data is most likely a member, and its start may be what makes a majority.
-    let started = if has_data { Some(units::start(context, host, &["etcd.service"]).await) } else { None };
+    let started = if has_data { Some(go_on(context, host).await) } else { None };
     if others.is_empty() {
         // It alone holds the data; the new ones join it.
         return started.unwrap_or_else(|| Ok("alone".into()));
@@ -88,7 +88,15 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     promote(context, host, &teller, id, span).await
 }
 
-/// Empties the machine's data directory, if need be, and tells etcd whom to meet.
+/// Starts etcd with the data it has.
+async fn go_on(context: &Context, host: &Host) -> Result<String> {
+    let cluster = context.topology().await.etcd_cluster();
+    // In a shell of its own: it ends early, and has arguments of its own.
+    let before = format!("set -e\n(set -- keep {cluster}\n{})\n", templates::text("node/etcd.sh")?);
+    units::start_after(context, host, &before, &["etcd.service"]).await
+}
+
+/// Tells etcd whom to meet, and empties the machine's data directory if it must start afresh.
 async fn prepare(host: &Host, state: &str, cluster: &str) -> Result<()> {
     // Names and addresses are checked ones and hold nothing that a shell would read.
     let command = format!("sh -s -- {state} {cluster}");

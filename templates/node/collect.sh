@@ -20,7 +20,7 @@ find /var/log/pods -type f -name '*.log' 2> /dev/null | while read -r file; do
 done
 
 # No *.key, *.kubeconfig, encryption.yaml or registry logins.
-for file in /etc/kup/*.sh /etc/kup/flannel.json /etc/kup/haproxy.cfg /etc/kup/etcd.env /etc/kup/kubelet.yaml /etc/kup/kube-proxy.yaml /etc/kup/audit-policy.yaml \
+for file in /etc/kup/*.sh /etc/kup/flannel.json /etc/kup/haproxy.cfg /etc/kup/kubelet.yaml /etc/kup/kube-proxy.yaml /etc/kup/audit-policy.yaml \
   /etc/kup/authentication.yaml /etc/kup/pki/*.crt /etc/containerd/config.toml /etc/crictl.yaml /etc/cni/net.d/*.conflist \
   /etc/modules-load.d/kup.conf /etc/sysctl.d/90-kup.conf /etc/systemd/journald.conf.d/kup.conf \
   /etc/systemd/networkd.conf.d/kup.conf /etc/hosts /etc/resolv.conf /etc/os-release /run/flannel/subnet.env; do

@@ -17,5 +17,11 @@ fi
 if systemd-detect-virt -q --container; then say container yes; else say container no; fi
 say interface "$(ip -o -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* dev \([^ ]*\).*/\1/p')"
 say bridge_nf "$([ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] && echo yes || echo no)"
-# The mark is made by etcd's own unit, the first time that it is ready.
-if [ ! -d /var/lib/etcd/member ]; then say etcd none; elif [ -e /var/lib/kup/etcd-formed ]; then say etcd formed; else say etcd begun; fi
+# The mark is made by etcd's own unit, the first time that it is ready. Data of whose first start nothing is known is somebody's data.
+if [ ! -d /var/lib/etcd/member ]; then
+  say etcd none
+elif [ -e /var/lib/kup/etcd-formed ] || [ ! -e /var/lib/kup/etcd.env ]; then
+  say etcd formed
+else
+  say etcd begun
+fi
