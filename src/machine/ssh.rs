@@ -327,6 +327,8 @@ where
             // The command ended without reading all of its input; its status says why.
             Err(e) if e.kind() == ErrorKind::BrokenPipe || channel.eof() => break,
             Err(e) if e.kind() == ErrorKind::TimedOut => {
+                // Closing the channel and the session would each wait as long again.
+                session.set_timeout(millis(POLL));
                 return Err(
                     Error::new("the link stalled").why(format!("nothing went through for {} s", deadline.min(STALL).as_secs()))
                 );

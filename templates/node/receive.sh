@@ -20,6 +20,9 @@ receive() (
   done
   mkdir "incoming.$pid"
   cd "incoming.$pid"
+  # Nobody may be left to hear its last words: that must not end it before it has cleaned up.
+  trap '' PIPE
+  trap 'exit 1' HUP TERM
   trap 'cd "$base"; rm -rf "incoming.$pid"' EXIT
   cat > pack
   echo "$sum  pack" | sha256sum -c --status - || { echo "what arrived has another checksum than what was sent" >&2; exit 1; }
