@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
-
 use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::report::Span;
 use crate::templates;
 
 /// How long the controller manager may take to give a Node its range.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How long a machine may take to look at one file.
-const QUESTION: Duration = Duration::from_secs(20);
 
 pub(super) const STEP: Step = Step {
     name: "network",
@@ -46,8 +42,6 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
             return Err(all.into_iter().fold(error, |error, diagnosis| diagnosis.explain(error)));
         }
     }
-    let range = context.nodes().await?.borrow().get(name).and_then(|n| n.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
-    follow(host, &range).await?;
     span.waiting("flannel to set its routes");
     let range = nodes.borrow().get(name).and_then(|n| n.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
     // The API's words, but a machine is no place for what isn't a range.
@@ -55,18 +49,4 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         range.parse().map_err(|_| Error::new(format!("the Node {name} was given `{range}`, which is no IPv4 range for pods")))?;
     let before = format!("RANGE={range}\n{}", templates::text("node/range.sh")?);
     units::start_after(context, host, &before, &["flanneld.service"]).await
-}
-
-/// Has flannel started again if it still uses another range than the Node's: it reads that only once, and a Node that was deleted and
-/// has come back has a new one.
-async fn follow(host: &Host, range: &str) -> Result<()> {
-    let range: Ipv4Net = range.parse().with_context(|| format!("the pod range `{range}` of {} is none", host.machine.name))?;
-    let Some(gateway) = range.hosts().next() else { return Ok(()) };
-    let subnet = format!("{gateway}/{}", range.prefix_len());
-    let mark = "/run/kup/restart/flanneld.service";
-    // An address and a length: nothing that a shell would read.
-    let command = format!(
-        "env=/run/flannel/subnet.env; [ ! -e $env ] || grep -qxF FLANNEL_SUBNET={subnet} $env || {{ mkdir -p /run/kup/restart && : > {mark}; }}"
-    );
-    host.ssh()?.run(&command, "", QUESTION).await.map(drop)
 }
