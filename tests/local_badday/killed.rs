@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use kup::bootstrap::{On, STEPS, Step};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout};
+use tokio::process::{Child, ChildStdout, Command};
 
+use crate::support::cluster::run;
 use crate::support::host::runs;
 use crate::support::{Check, LONG, eventually};
 use crate::{Day, ensure};
@@ -147,9 +148,13 @@ pub async fn a_half_made_service_is_made(day: &Day) -> Check {
 pub async fn two_at_once_and_a_dead_owner(day: &Day) -> Check {
     let mut first = Running::start(day, &[])?;
     let pid = first.child.id().ok_or("it has ended")?;
-    first.until("its first step", |e| e["event"] == "started").await?;
-    let second = day.up(&[]).await?;
+    // By then it has the lock; stopped, it keeps it however quickly it would be through.
+    first.until("a step under the lock", |e| e["event"] == "started" && e["title"] == "machines found").await?;
+    let stopped = run(Command::new("kill").args(["-STOP", &pid.to_string()]), None).await?;
+    ensure!(stopped.code == Some(0), "{stopped:?}");
+    let second = day.up(&[]).await;
     first.kill().await?;
+    let second = second?;
     ensure!(second.code == Some(1), "{second:?}");
     for part in [format!("process {pid}"), format!("up --name {}", day.name), "being changed by another kup".to_owned()] {
         ensure!(second.stderr.contains(&part), "`{part}` is not in: {}", second.stderr);
