@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
+use super::api::Nodes;
 use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::report::Span;
 use crate::templates;
 
@@ -45,8 +49,20 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting("flannel to set its routes");
     let range = nodes.borrow().get(name).and_then(|n| n.spec.as_ref()?.pod_cidr.clone()).unwrap_or_default();
     // The API's words, but a machine is no place for what isn't a range.
-    let range: ipnet::Ipv4Net =
+    let range: Ipv4Net =
         range.parse().map_err(|_| Error::new(format!("the Node {name} was given `{range}`, which is no IPv4 range for pods")))?;
-    let before = format!("RANGE={range}\n{}", templates::text("node/range.sh")?);
+    let before =
+        format!("RANGE={range}\nPEERS='{}'\n{}", peers(context, name, &nodes.borrow()), templates::text("node/range.sh")?);
     units::start_after(context, host, &before, &["flanneld.service"]).await
+}
+
+/// Every other node's address and the range of its pods, `-` if the API knows none, as `address range` lines.
+fn peers(context: &Context, name: &str, nodes: &Nodes) -> String {
+    let range = |peer: &str| -> Option<Ipv4Net> { nodes.get(peer)?.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok() };
+    let line = |machine: &Machine| {
+        let range = range(&machine.name).map_or_else(|| "-".to_owned(), |range| range.to_string());
+        format!("{} {range}", machine.address)
+    };
+    let others = context.node_hosts().into_iter().filter(|host| host.machine.name != name);
+    others.map(|host| line(&host.machine)).collect::<Vec<_>>().join("\n")
 }
