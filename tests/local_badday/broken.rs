@@ -110,7 +110,7 @@ pub async fn a_unit_that_keeps_crashing_is_named(day: &Day) -> Check {
 
 pub async fn an_image_that_is_gone_is_named(day: &Day) -> Check {
     let gone = "image=$(/opt/kup/bundle/bin/ctr -n k8s.io images ls -q | grep coredns | head -n 1); /opt/kup/bundle/bin/ctr -n k8s.io images rm --sync $(/opt/kup/bundle/bin/ctr -n k8s.io images ls -q | grep -E \"coredns|^$image\") > /dev/null
-                cp /etc/hosts /root/hosts; echo 127.0.0.1 registry.k8s.io >> /etc/hosts; echo $image";
+                cp /etc/hosts /run/hosts-before; echo 127.0.0.1 registry.k8s.io >> /etc/hosts; echo $image";
     let image = day.on(&day.minion, gone).await?.trim().to_owned();
     ensure!(image.contains("coredns"), "{image}");
     // New ones go to both machines.
@@ -123,7 +123,7 @@ pub async fn an_image_that_is_gone_is_named(day: &Day) -> Check {
     })
     .await?;
     day.fails(&["--timeout", "20s"], &["does not have the image", &image, &day.minion, "kup image load"]).await?;
-    day.on(&day.minion, "cat /root/hosts > /etc/hosts").await?;
+    day.on(&day.minion, "cat /run/hosts-before > /etc/hosts").await?;
     let archive = day.home.kup(&["bundle", "path", "coredns"]).await?.ok("kup bundle path coredns")?;
     day.home.kup(&["image", "load", "--name", &day.name, archive.trim()]).await?.ok("kup image load")?;
     // The kubelet would try again by itself, but later each time.
