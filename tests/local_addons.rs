@@ -10,7 +10,6 @@ mod support;
 
 use addons::{metrics, storage, switch};
 use support::checks::Checks;
-use support::cluster::Cluster;
 
 const CONFIG: &str = "
 apiVersion: kup.dev/v1alpha1
@@ -21,15 +20,8 @@ minions: { count: 1 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn add_ons() {
-    let cluster = match Cluster::up("kup-test-addons", CONFIG).await {
-        Ok(cluster) => cluster,
-        Err(e) => panic!("{e}"),
-    };
-    let checks = Checks::new(cluster);
+    let checks = Checks::on_new("kup-test-addons", CONFIG).await;
     let cluster = &checks.cluster;
-    let agnhost = cluster.bundle.join("images/agnhost.tar");
-    let load = cluster.kup(&["image", "load", &agnhost.to_string_lossy(), "--name", &cluster.name]).await;
-    load.and_then(|output| output.ok("kup image load")).unwrap_or_else(|e| panic!("{e}"));
 
     futures::join!(
         checks.check("metrics::a_loaded_deployment_grows_and_shrinks", None, metrics::a_loaded_deployment_grows_and_shrinks),

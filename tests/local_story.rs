@@ -11,7 +11,6 @@ mod support;
 use local::nodes::{api_server, dns, etcd, host, kubelet, secrets};
 use local::{config, failure, kubectl, limits, pods, probes, rollouts, scheduling, services};
 use support::checks::Checks;
-use support::cluster::Cluster;
 
 const CONFIG: &str = "
 apiVersion: kup.dev/v1alpha1
@@ -23,15 +22,7 @@ minions: { count: 2 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_story() {
-    let cluster = match Cluster::up("kup-test-story", CONFIG).await {
-        Ok(cluster) => cluster,
-        Err(e) => panic!("{e}"),
-    };
-    let checks = Checks::new(cluster);
-    let cluster = &checks.cluster;
-    let agnhost = cluster.bundle.join("images/agnhost.tar");
-    let load = cluster.kup(&["image", "load", &agnhost.to_string_lossy(), "--name", &cluster.name]).await;
-    load.and_then(|output| output.ok("kup image load")).unwrap_or_else(|e| panic!("{e}"));
+    let checks = Checks::on_new("kup-test-story", CONFIG).await;
 
     // What needs all nodes; the slow first.
     side_by_side!(&checks, None;

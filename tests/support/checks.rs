@@ -29,6 +29,17 @@ impl Checks {
         Checks { cluster, only: std::env::var("KUP_TEST_ONLY").ok(), slots: Semaphore::new(AT_ONCE), results: Mutex::default() }
     }
 
+    /// On a new cluster, with [`AGNHOST`] on all of its nodes. A cluster that does not come up ends the test.
+    pub async fn on_new(name: &str, config: &str) -> Checks {
+        let made = async {
+            let cluster = Cluster::up(name, config).await?;
+            let agnhost = cluster.bundle.join("images/agnhost.tar");
+            cluster.kup(&["image", "load", &agnhost.to_string_lossy(), "--name", name]).await?.ok("kup image load")?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Checks::new(cluster))
+        };
+        made.await.unwrap_or_else(|e| panic!("{e}"))
+    }
+
     /// Runs one check. `pin` keeps its pods on one node.
     pub async fn check(&self, name: &str, pin: Option<&str>, work: impl AsyncFnOnce(&World<'_>) -> Check) {
         if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
