@@ -5,7 +5,8 @@ if [ -e /run/flannel/subnet.env ] && ! grep -q "^FLANNEL_SUBNET=${RANGE%.*}\." /
 # The others' flannel may not have seen it go: where it was deleted and came back while their connection to the API was down, they take
 # it for the same. So is one whose route to a peer is not to that peer's range. PEERS has a line for each: its address, its range.
 while read -r address range; do
-  for there in $(ip -4 route show via "${address:-0.0.0.0}" 2>/dev/null | cut -d' ' -f1); do
+  [ -n "$address" ] || continue
+  for there in $(ip -4 route show via "$address" 2>/dev/null | cut -d' ' -f1); do
     [ "$there" != "$range" ] && [ "$there" != default ] || continue
     # Flannel removes no route that it did not make in this life.
     ip -4 route del "$there" via "$address"
