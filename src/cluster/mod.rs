@@ -4,6 +4,7 @@
 //! value came from, and returns either a valid [`Cluster`] or every problem at once, each with its place and its fix.
 
 pub mod addons;
+pub mod aws;
 pub mod defaults;
 mod file;
 pub mod load;
