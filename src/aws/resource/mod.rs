@@ -2,6 +2,8 @@
 //!
 //! To add a kind: its file, its row in [`ROWS`], and its use in [`super::layout`].
 
+pub mod given;
+pub mod network;
 pub mod subnet;
 pub mod vpc;
 
@@ -28,5 +30,15 @@ const fn row<R: AwsResource>(after: &'static [&'static str]) -> Row {
     Row { kind: kind::<R>(after), needs: R::NEEDS }
 }
 
+/// What listing, making and removing need of all kinds.
+pub fn kinds() -> Vec<Kind<Aws>> {
+    ROWS.iter().map(|row| row.kind).collect()
+}
+
 /// All kinds.
-pub const ROWS: &[Row] = &[row::<vpc::Vpc>(&[]), row::<subnet::Subnet>(&["vpc"])];
+pub const ROWS: &[Row] = &[
+    row::<vpc::Vpc>(&[]),
+    row::<given::GivenVpc>(&[]),
+    row::<subnet::Subnet>(&["vpc"]),
+    row::<given::GivenSubnet>(&["given vpc"]),
+];

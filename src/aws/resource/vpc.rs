@@ -126,7 +126,7 @@ impl Resource for Vpc {
 }
 
 /// Whether DNS and host names are on. AWS tells one attribute a call.
-async fn attributes(aws: &Aws, id: &str) -> Result<(bool, bool), Failure> {
+pub(super) async fn attributes(aws: &Aws, id: &str) -> Result<(bool, bool), Failure> {
     use aws_sdk_ec2::types::VpcAttributeName::{EnableDnsHostnames, EnableDnsSupport};
     let ask = |attribute| aws.ec2.describe_vpc_attribute().vpc_id(id).attribute(attribute).send();
     let (support, hostnames) = tokio::try_join!(ask(EnableDnsSupport), ask(EnableDnsHostnames)).failure()?;
