@@ -7,38 +7,39 @@ use futures::stream::FuturesUnordered;
 
 use super::plan::{Item, Plan, Verb};
 use super::resource::{Address, Cx, Entry, Kind, Known};
-use super::sweep::{Left, sweep};
+use super::sweep::{Left, sweep_as};
 use crate::error::{Error, Result};
+use crate::report::event::SpanId;
 use crate::report::{Report, Span};
 
 /// What stands after a plan was carried out, by address.
 pub type Made = BTreeMap<Address, Entry>;
 
-/// Carries out a plan: wanted things each as soon as what they need is there, then what is to go, in the order of [`sweep`].
+/// Carries out a plan: the old ones of what is replaced go; then wanted things are made or changed, each as soon as what it needs is
+/// there; then goes what is no longer wanted. Both removals are in the order of [`sweep`](super::sweep()).
 ///
-/// When one fails, nothing new is begun, what is under way is awaited, and the first failure is returned: what was made stands, and
-/// another call goes on from there.
+/// When one fails, nothing new is begun, what is under way is awaited, and all failures are returned in one error: what was made stands,
+/// and another call goes on from there.
 pub async fn apply<C: Send + Sync + 'static>(plan: &Plan<C>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<Made> {
-    let known = plan.known();
-    let mut made = wanted(plan, kinds, cloud, &known, report).await?;
-    let gone: Vec<Entry> = plan.items.iter().filter(|i| i.verb == Verb::Delete).filter_map(|i| i.found.clone()).collect();
-    for entry in &gone {
-        // A double has the address of one that stays.
-        if made.get(&entry.address).is_some_and(|kept| kept.id == entry.id) {
-            made.remove(&entry.address);
-        }
-    }
-    let left = sweep(gone, kinds, cloud, report).await;
-    if left.is_empty() { Ok(made) } else { Err(Left::error(&left, "what is no longer wanted could not be removed")) }
+    remove(plan, Verb::Replace, kinds, cloud, report).await?;
+    let made = wanted(plan, cloud, report).await?;
+    remove(plan, Verb::Delete, kinds, cloud, report).await?;
+    Ok(made)
 }
 
-async fn wanted<C: Send + Sync + 'static>(
-    plan: &Plan<C>,
-    kinds: &[Kind<C>],
-    cloud: &C,
-    known: &Known,
-    report: &Report,
-) -> Result<Made> {
+/// Removes what was found of the items with this verb.
+async fn remove<C: Send + Sync + 'static>(plan: &Plan<C>, verb: Verb, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<()> {
+    let entries: Vec<Entry> = plan.items.iter().filter(|item| item.verb == verb).filter_map(|item| item.found.clone()).collect();
+    let (prefix, what) = match verb {
+        Verb::Replace => ("old ", "what is to be made anew could not be removed"),
+        _ => ("surplus ", "what is no longer wanted could not be removed"),
+    };
+    let left = sweep_as(prefix, entries, kinds, cloud, report).await;
+    if left.is_empty() { Ok(()) } else { Err(Left::error(&left, what)) }
+}
+
+async fn wanted<C: Send + Sync + 'static>(plan: &Plan<C>, cloud: &C, report: &Report) -> Result<Made> {
+    let known = plan.known();
     let items: Vec<&Item<C>> = plan.items.iter().filter(|item| item.wanted.is_some()).collect();
     let mut steps = Steps::new(&items, report);
     let (mut done, mut made) = (BTreeSet::new(), Made::new());
@@ -52,21 +53,23 @@ async fn wanted<C: Send + Sync + 'static>(
             _ => waiting.push(item),
         }
     }
-    let (mut running, mut failure) = (FuturesUnordered::new(), None::<Error>);
+    let (mut running, mut failures, mut released_by) = (FuturesUnordered::new(), Vec::new(), None);
     loop {
-        if failure.is_none() {
+        if failures.is_empty() {
             let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|item| needs(item).all(|need| done.contains(&need)));
             waiting = rest;
             for item in ready {
-                let span = steps.begin(item);
-                running.push(async move { (item, one(item, kinds, cloud, known, &span).await, span) });
+                let span = steps.begin(item, released_by);
+                let known = &known;
+                running.push(async move { (item, one(item, cloud, known).await, span) });
             }
         }
         let Some((item, outcome, span)) = running.next().await else { break };
         match outcome {
             Ok(entry) => {
+                released_by = Some(span.id());
                 span.done();
-                known.insert(entry.address.clone(), entry.any());
+                known.insert(item.address.clone(), entry.any());
                 done.insert(item.address.clone());
                 made.insert(item.address.clone(), entry);
                 steps.end(item, None);
@@ -74,36 +77,49 @@ async fn wanted<C: Send + Sync + 'static>(
             Err(e) => {
                 span.fail(&e);
                 steps.end(item, Some(&e));
-                failure.get_or_insert(e);
+                failures.push(e);
             }
         }
     }
-    match failure {
+    match together(failures) {
         Some(error) => Err(error),
         None => Ok(made),
     }
+}
+
+/// The first failure, with the others as further causes, and all that can be done about them.
+fn together(failures: Vec<Error>) -> Option<Error> {
+    let mut failures = failures.into_iter();
+    let mut error = failures.next()?;
+    for other in failures {
+        for hint in &other.hints {
+            if !error.hints.contains(hint) {
+                error.hints.push(hint.clone());
+            }
+        }
+        let why = std::iter::once(other.what).chain(other.why).collect::<Vec<_>>().join(": ");
+        error = error.why(format!("also: {why}"));
+    }
+    Some(error)
 }
 
 fn needs<C>(item: &Item<C>) -> impl Iterator<Item = Address> {
     item.wanted.iter().flat_map(|node| node.needs()).collect::<Vec<_>>().into_iter()
 }
 
-async fn one<C: Send + Sync + 'static>(item: &Item<C>, kinds: &[Kind<C>], cloud: &C, known: &Known, span: &Span) -> Result<Entry> {
+async fn one<C: Send + Sync + 'static>(item: &Item<C>, cloud: &C, known: &Known) -> Result<Entry> {
     let Some(node) = &item.wanted else { return Err(Error::new(format!("{} is not wanted", item.address))) };
     let cx = Cx::new(cloud, node.as_ref(), known);
-    let outcome = match (item.verb, &item.found) {
-        (Verb::Update, Some(found)) => node.update(found, &item.changes, &cx).await,
-        (Verb::Replace, Some(found)) => {
-            span.waiting("the old one to be gone");
-            match kinds.iter().find(|kind| kind.name == item.address.kind) {
-                Some(kind) => kind.delete(cloud, found).await.map_err(|e| e.within(format!("the old {} can't be removed", item.address)))?,
-                None => return Err(Error::new(format!("{} is of no known kind", item.address)).why("this is a mistake in kup")),
-            }
-            node.create(&cx).await
-        }
-        _ => node.create(&cx).await,
+    let (outcome, verb) = match (item.verb, &item.found) {
+        (Verb::Update, Some(found)) => (node.update(found, &item.changes, &cx).await, "changed"),
+        _ => (node.create(&cx).await, "made"),
     };
-    outcome.map_err(|e| e.within(format!("{} could not be {}", item.address, if item.verb == Verb::Update { "changed" } else { "made" })))
+    let entry = outcome.map_err(|e| e.within(format!("{} could not be {verb}", item.address)))?;
+    if entry.address != item.address {
+        let what = format!("{} was made under another name: {}", item.address, entry.address);
+        return Err(Error::new(what).why("this is a mistake in kup"));
+    }
+    Ok(entry)
 }
 
 /// One step on the display for each kind, from its first thing's begin to its last one's end.
@@ -121,9 +137,10 @@ impl<'a> Steps<'a> {
         Steps { report, open }
     }
 
-    fn begin<C>(&mut self, item: &Item<C>) -> Span {
+    fn begin<C>(&mut self, item: &Item<C>, released_by: Option<SpanId>) -> Span {
         let (_, step) = self.open.entry(item.address.kind).or_default();
-        step.get_or_insert_with(|| self.report.step_of(item.address.kind, "resource")).child(&item.address.name)
+        let step = step.get_or_insert_with(|| self.report.step_of(item.address.kind, "resource"));
+        step.child_after(&item.address.name, released_by)
     }
 
     fn end<C>(&mut self, item: &Item<C>, failure: Option<&Error>) {

@@ -35,6 +35,8 @@ pub struct Item<C> {
     pub changes: Vec<Change>,
     /// As it was found.
     pub found: Option<Entry>,
+    /// Whether it is to go because there is another one of its name.
+    pub double: bool,
     pub(super) wanted: Option<Box<dyn Node<C>>>,
 }
 
@@ -44,6 +46,7 @@ impl<C> Item<C> {
         let change = |c: &Change| format!("{}: {} → {}", c.field, c.from, c.to);
         match self.verb {
             Verb::Update | Verb::Replace => self.changes.iter().map(change).collect::<Vec<_>>().join(", "),
+            Verb::Delete if self.double => "a second one of this name".to_owned(),
             Verb::Delete => "no longer wanted".to_owned(),
             Verb::Create => "not there yet".to_owned(),
             Verb::Keep => String::new(),
@@ -60,38 +63,36 @@ pub struct Plan<C> {
 impl<C: Send + Sync + 'static> Plan<C> {
     /// Compares what is wanted with what was found.
     ///
-    /// Things whose changes ask for it are replaced where `replace` says so; what depends on one that is replaced is compared as if it
-    /// were still there.
+    /// Things whose changes ask for it are replaced where `replace` says so, and with them what was found to depend on them: a cloud
+    /// removes nothing that is in use.
     ///
     /// # Errors
     /// Changes that can't be made, or that need `replace`, all named at once (of kind usage). A graph with a loop, a missing need, or two
     /// things of one address is a mistake in kup.
     pub fn new(wanted: Graph<C>, found: Vec<Entry>, cloud: &C, replace: impl Fn(&Address) -> bool) -> Result<Plan<C>> {
-        let nodes = ordered(wanted)?;
         let known = Known::default();
-        for entry in &found {
-            known.insert(entry.address.clone(), entry.any());
-        }
-        let mut by_address: BTreeMap<Address, Entry> = BTreeMap::new();
-        let mut doubles = Vec::new();
+        let mut by_address: BTreeMap<Address, Vec<Entry>> = BTreeMap::new();
         for entry in found {
-            // A second one of the same name (two creations, one of which was thought lost) belongs to nobody: it goes.
-            match by_address.entry(entry.address.clone()) {
-                std::collections::btree_map::Entry::Vacant(place) => {
-                    place.insert(entry);
-                }
-                std::collections::btree_map::Entry::Occupied(_) => doubles.push(entry),
-            }
+            by_address.entry(entry.address.clone()).or_default().push(entry);
         }
-        let (mut items, mut refused) = (Vec::new(), Vec::new());
-        for node in nodes {
+        let (mut items, mut surplus, mut refused, mut anew) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
+        for node in ordered(wanted)? {
             let address = node.address();
-            let found = by_address.remove(&address);
-            let changes = match &found {
-                Some(entry) => node.diff(entry, &Cx::new(cloud, node.as_ref(), &known))?,
-                None => Vec::new(),
-            };
-            let verb = match (&found, changes.iter().map(|c| c.effect).max()) {
+            let candidates = by_address.remove(&address).unwrap_or_default();
+            let (found, mut changes, doubles) = best(node.as_ref(), candidates, cloud, &known)?;
+            surplus.extend(doubles.into_iter().map(|entry| (entry, true)));
+            if let Some(entry) = &found {
+                known.insert(address.clone(), entry.any());
+                // The old one of what it needs can't go while this one uses it.
+                let needs = node.needs();
+                let gone = needs.iter().filter(|need| anew.contains(*need));
+                changes.extend(gone.map(|need| Change::replace(need.to_string(), "as it is", "made anew")));
+            }
+            let effect = changes.iter().map(|c| c.effect).max();
+            if found.is_some() && effect == Some(Effect::Replace) {
+                anew.insert(address.clone());
+            }
+            let verb = match (&found, effect) {
                 (None, _) => Verb::Create,
                 (Some(_), None) => Verb::Keep,
                 (Some(_), Some(Effect::InPlace)) => Verb::Update,
@@ -101,17 +102,19 @@ impl<C: Send + Sync + 'static> Plan<C> {
                     Verb::Keep
                 }
             };
-            items.push(Item { verb, address, detail: node.detail(), changes, found, wanted: Some(node) });
+            items.push(Item { verb, address, detail: node.detail(), changes, found, double: false, wanted: Some(node) });
         }
         if !refused.is_empty() {
             return Err(refuse(&refused));
         }
-        items.extend(by_address.into_values().chain(doubles).map(|entry| Item {
+        surplus.extend(by_address.into_values().flatten().map(|entry| (entry, false)));
+        items.extend(surplus.into_iter().map(|(entry, double)| Item {
             verb: Verb::Delete,
             address: entry.address.clone(),
-            detail: entry.id.clone(),
+            detail: String::new(),
             changes: Vec::new(),
             found: Some(entry),
+            double,
             wanted: None,
         }));
         Ok(Plan { items })
@@ -122,14 +125,37 @@ impl<C: Send + Sync + 'static> Plan<C> {
         self.items.iter().all(|item| item.verb == Verb::Keep)
     }
 
-    /// What is known before anything is done.
+    /// What is known before anything is done: what stays of what was found.
     pub(super) fn known(&self) -> Known {
         let known = Known::default();
-        for entry in self.items.iter().filter_map(|item| item.found.as_ref()) {
-            known.insert(entry.address.clone(), entry.any());
+        for item in self.items.iter().filter(|item| item.wanted.is_some() && item.verb != Verb::Replace) {
+            if let Some(entry) = &item.found {
+                known.insert(entry.address.clone(), entry.any());
+            }
         }
         known
     }
+}
+
+/// Of several things of one name (two creations, one of which was thought lost) the one that is most like what is wanted, how it differs,
+/// and the others: those belong to nobody, and go.
+fn best<C>(node: &dyn Node<C>, candidates: Vec<Entry>, cloud: &C, known: &Known) -> Result<(Option<Entry>, Vec<Change>, Vec<Entry>)> {
+    let mut compared = Vec::with_capacity(candidates.len());
+    for entry in candidates {
+        let cx = Cx::new(cloud, node, known);
+        let changes = node.diff(&entry, &cx)?;
+        if let Some(mistake) = cx.mistake() {
+            return Err(mistake);
+        }
+        compared.push((changes, entry));
+    }
+    let rank = |(changes, entry): &(Vec<Change>, Entry)| (changes.iter().map(|c| c.effect).max(), changes.len(), entry.id.clone());
+    compared.sort_by_key(rank);
+    let mut compared = compared.into_iter();
+    Ok(match compared.next() {
+        Some((changes, entry)) => (Some(entry), changes, compared.map(|(_, entry)| entry).collect()),
+        None => (None, Vec::new(), Vec::new()),
+    })
 }
 
 fn refuse(refused: &[(Address, Vec<Change>)]) -> Error {
@@ -140,9 +166,11 @@ fn refuse(refused: &[(Address, Vec<Change>)]) -> Error {
     };
     let (never, anew) = (with(Effect::Refuse), with(Effect::Replace));
     if never.is_empty() {
+        let words: Vec<String> = refused.iter().map(|(a, _)| format!("--replace {}/{}", a.kind.replace(' ', "-"), a.name)).collect();
         return Error::usage("some of this can only be made anew")
             .why(anew.join("\n"))
-            .hint("add --replace to remove these and make them again, or give the values they were made with");
+            .hint(format!("add `{}` to remove these and make them again", words.join(" ")))
+            .hint("or give the values they were made with");
     }
     Error::usage("this can't be changed while the cluster stands")
         .why(never.join("\n"))

@@ -190,11 +190,12 @@ pub struct Cx<'a, C> {
     me: Address,
     needs: Vec<Address>,
     known: &'a Known,
+    mistake: Mutex<Option<Error>>,
 }
 
 impl<'a, C> Cx<'a, C> {
     pub(super) fn new(cloud: &'a C, node: &dyn Node<C>, known: &'a Known) -> Cx<'a, C> {
-        Cx { cloud, me: node.address(), needs: node.needs(), known }
+        Cx { cloud, me: node.address(), needs: node.needs(), known, mistake: Mutex::default() }
     }
 
     /// A thing that this one declared to need, once it is there.
@@ -204,14 +205,21 @@ impl<'a, C> Cx<'a, C> {
     pub fn get<R: Resource<Cloud = C>>(&self, to: &Ref<R>) -> Result<Arc<R::Found>> {
         let at = to.address();
         if !self.needs.contains(&at) {
-            return Err(Error::new(format!("{} uses {at} without having declared it", self.me)).why("this is a mistake in kup"));
+            let mistake = Error::new(format!("{} uses {at} without having declared it", self.me)).why("this is a mistake in kup");
+            *self.mistake.lock().unwrap_or_else(PoisonError::into_inner) = Some(mistake.clone());
+            return Err(mistake);
         }
         self.known.get(to).ok_or_else(|| Error::new(format!("{at} is not there, which {} needs", self.me)))
     }
 
-    /// As [`Cx::get`] while comparing: none if it is yet to be made.
+    /// As [`Cx::get`] while comparing: none if it is yet to be made. An undeclared need ends the planning.
     pub fn look<R: Resource<Cloud = C>>(&self, to: &Ref<R>) -> Option<Arc<R::Found>> {
         self.get(to).ok()
+    }
+
+    /// An undeclared need that was asked for.
+    pub(super) fn mistake(&self) -> Option<Error> {
+        self.mistake.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -294,7 +302,7 @@ impl fmt::Debug for Entry {
 
 /// All that is wanted.
 pub struct Graph<C> {
-    nodes: Vec<Box<dyn Node<C>>>,
+    pub(super) nodes: Vec<Box<dyn Node<C>>>,
 }
 
 impl<C> Default for Graph<C> {
@@ -335,6 +343,14 @@ pub struct Kind<C> {
     list: for<'a> fn(&'a C) -> Boxed<'a, Result<Vec<Entry>>>,
     delete: for<'a> fn(&'a C, &'a Entry) -> Boxed<'a, Result<()>>,
 }
+
+impl<C> Clone for Kind<C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Kind<C> {}
 
 /// The row of the kind `R`.
 pub const fn kind<R: Resource>(needs: &'static [&'static str]) -> Kind<R::Cloud> {

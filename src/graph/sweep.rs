@@ -52,19 +52,38 @@ impl Left {
 /// Removes these. The things of a kind go once everything of the kinds that may need them is gone; a kind whose users could not all be
 /// removed is tried all the same, since most of its things may have nothing to do with those. Returns what is left.
 pub async fn sweep<C: Send + Sync>(entries: Vec<Entry>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Vec<Left> {
+    sweep_as("", entries, kinds, cloud, report).await
+}
+
+/// As [`sweep`], with something before the kind's name in what is reported.
+pub(super) async fn sweep_as<C: Send + Sync>(
+    prefix: &str,
+    entries: Vec<Entry>,
+    kinds: &[Kind<C>],
+    cloud: &C,
+    report: &Report,
+) -> Vec<Left> {
     let mut by_kind: BTreeMap<&'static str, Vec<Entry>> = BTreeMap::new();
     for entry in entries {
         by_kind.entry(entry.address.kind).or_default().push(entry);
     }
     let mut waiting: Vec<(&Kind<C>, Vec<Entry>)> =
         kinds.iter().filter_map(|kind| Some((kind, by_kind.remove(kind.name)?))).collect();
-    let (mut running, mut left) = (FuturesUnordered::new(), Vec::new());
+    let unknown = |entry: Entry| Left {
+        why: Error::new(format!("{} is of a kind that is not in the table of kinds", entry.address)).why("this is a mistake in kup"),
+        kind: entry.address.kind,
+        name: entry.address.name,
+        id: entry.id,
+    };
+    let mut left: Vec<Left> = by_kind.into_values().flatten().map(unknown).collect();
+    let mut running = FuturesUnordered::new();
     let mut busy: Vec<&'static str> = waiting.iter().map(|(kind, _)| kind.name).collect();
     loop {
-        let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(kind, _)| !busy.iter().any(|other| uses(kinds, other, kind.name)));
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(kind, _)| !busy.iter().any(|other| uses(kinds, other, kind.name)));
         waiting = rest;
         for (kind, entries) in ready {
-            running.push(async move { (kind.name, all_of(kind, entries, cloud, report).await) });
+            running.push(async move { (kind.name, all_of(prefix, kind, entries, cloud, report).await) });
         }
         let Some((name, outcome)) = running.next().await else { break };
         busy.retain(|other| *other != name);
@@ -79,8 +98,8 @@ fn uses<C>(kinds: &[Kind<C>], user: &str, used: &str) -> bool {
     needs.iter().any(|need| *need == used || uses(kinds, need, used))
 }
 
-async fn all_of<C: Send + Sync>(kind: &Kind<C>, entries: Vec<Entry>, cloud: &C, report: &Report) -> Vec<Left> {
-    let step = report.step_of(kind.name, "resource");
+async fn all_of<C: Send + Sync>(prefix: &str, kind: &Kind<C>, entries: Vec<Entry>, cloud: &C, report: &Report) -> Vec<Left> {
+    let step = report.step_of(format!("{prefix}{}", kind.name), "resource");
     let count = entries.len();
     let each = entries.iter().map(|entry| {
         let span = step.child(&entry.address.name);
