@@ -17,6 +17,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use sha2::{Digest as _, Sha256};
 
 use super::fault::{self, Failure, Fault};
+use super::watch::Watch;
 use crate::error::{Error, Kind, Result};
 
 /// How often a call is tried: the SDK's own three are too few for a fresh account's throttling, and adaptive mode slows down all calls
@@ -109,6 +110,10 @@ pub struct Aws {
     pub quotas: aws_sdk_servicequotas::Client,
     /// What was called.
     pub calls: Calls,
+    /// Waits for what AWS does in its own time.
+    pub watch: Watch,
+    /// Where S3 is, if an endpoint of somebody else's is set for it: the machines are to look there too.
+    pub s3_endpoint: Option<String>,
     /// The region of everything but IAM.
     pub region: String,
     /// Who calls, and for which account.
@@ -170,9 +175,8 @@ impl Aws {
             };
         }
         // Buckets as host names need a DNS that knows them: no endpoint but AWS's own has that.
-        let s3 = aws_sdk_s3::config::Builder::from(config)
-            .interceptor(calls.clone())
-            .force_path_style(config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some());
+        let s3_endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
+        let s3 = aws_sdk_s3::config::Builder::from(config).interceptor(calls.clone()).force_path_style(s3_endpoint.is_some());
         let sts = client!(aws_sdk_sts);
         let caller = sts.get_caller_identity().send().await.map_err(|e| fault::login("AWS does not say who we are", e))?;
         let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
@@ -189,6 +193,8 @@ impl Aws {
             quotas: client!(aws_sdk_servicequotas),
             sts,
             calls,
+            s3_endpoint,
+            watch: Watch::default(),
             region,
             identity: Identity { account, arn, partition },
             cluster: cluster.to_owned(),
@@ -217,7 +223,7 @@ impl Aws {
     /// The same login, for another cluster.
     #[must_use]
     pub fn of(&self, cluster: &str) -> Aws {
-        Aws { cluster: cluster.to_owned(), ..self.clone() }
+        Aws { cluster: cluster.to_owned(), watch: Watch::default(), ..self.clone() }
     }
 
     /// The path below which everything of this cluster stands in IAM, which knows no regions: `/kup/us-west-2/kubernetes/`.

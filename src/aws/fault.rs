@@ -126,6 +126,15 @@ impl Failure {
         }
     }
 
+    /// The same of a call about things whose ids AWS has only just given us: what it does not find, not all of it knows yet.
+    #[must_use]
+    pub fn fresh(mut self) -> Failure {
+        if self.fault == Fault::Gone {
+            self.fault = Fault::NotYet;
+        }
+        self
+    }
+
     /// As the user reads it: what failed, AWS's words, and what to type where that is known.
     pub fn error(self, what: impl Into<String>) -> Error {
         let error = Error::new(what);

@@ -8,6 +8,16 @@ pub const CLUSTER: &str = "kup.dev/cluster";
 pub const NAME: &str = "kup.dev/name";
 /// The tag with what a thing is for: `master`, `minion`, `etcd`.
 pub const ROLE: &str = "kup.dev/role";
+/// The tag of a minion with the name of its group.
+pub const GROUP: &str = "kup.dev/group";
+/// The tag of a master with the public half of the SSH host key that it boots with: who has credentials knows it before logging in.
+pub const HOST_KEY: &str = "kup.dev/ssh-host-key";
+/// The tag of a machine with what `aws.image` said, and the processor that was for.
+pub const IMAGE: &str = "kup.dev/image";
+/// The tag of a machine with the size of its root volume, in GiB.
+pub const ROOT_VOLUME: &str = "kup.dev/root-volume";
+/// The tag of a group with the count of the config that it was made or changed with last: something else may scale it since.
+pub const COUNT: &str = "kup.dev/count";
 
 /// A thing's tags: whose it is (for kup, for Kubernetes' cloud controller, and for kube-up's users), what it is called, what it is for.
 pub fn tags(aws: &Aws, name: &str, role: Option<&str>) -> Vec<(String, String)> {
@@ -48,6 +58,11 @@ pub mod ec2 {
     /// A filter by one value.
     pub fn by(name: &str, value: &str) -> Filter {
         Filter::builder().name(name).values(value).build()
+    }
+
+    /// A filter by several values.
+    pub fn among(name: &str, values: &[String]) -> Filter {
+        Filter::builder().name(name).set_values(Some(values.to_vec())).build()
     }
 
     /// A tag's value.
