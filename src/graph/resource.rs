@@ -379,3 +379,14 @@ pub async fn list_all<C>(kinds: &[Kind<C>], cloud: &C) -> Result<Vec<Entry>> {
     let lists = futures::future::try_join_all(kinds.iter().map(|kind| kind.list(cloud))).await?;
     Ok(lists.into_iter().flatten().collect())
 }
+
+/// For tests of kinds.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::{Change, Cx, Known, Resource};
+
+    /// How what was found differs, where nothing of what the wanted thing needs was found.
+    pub(crate) fn diff<R: Resource>(wanted: &R, found: &R::Found, cloud: &R::Cloud) -> Vec<Change> {
+        wanted.diff(found, &Cx::new(cloud, wanted, &Known::default()))
+    }
+}
