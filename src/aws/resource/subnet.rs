@@ -82,19 +82,25 @@ impl Resource for Subnet {
         let mut tags = tags::tags(cx.cloud, &self.name, None);
         // Where the cloud controller puts load balancers that face the internet.
         tags.push(("kubernetes.io/role/elb".to_owned(), "1".to_owned()));
-        let made = cx
-            .cloud
-            .ec2
-            .create_subnet()
-            .vpc_id(cx.get(&self.vpc)?.id())
-            .cidr_block(self.cidr.to_string())
-            .availability_zone(&self.zone)
-            .tag_specifications(tags::ec2::specification_of(ResourceType::Subnet, tags))
-            .send()
-            .await
-            .explain(format!("the subnet {} could not be made", self.cidr))?;
-        let id = made.subnet.and_then(|subnet| subnet.subnet_id).unwrap_or_default();
-        Ok(SubnetFound { name: self.name.clone(), id, zone: self.zone.clone(), cidr: self.cidr.to_string() })
+        let vpc = cx.get(&self.vpc)?;
+        let what = format!("the subnet {} could not be made", self.cidr);
+        let specification = tags::ec2::specification_of(ResourceType::Subnet, tags);
+        let make = || async {
+            let call = cx.cloud.ec2.create_subnet().vpc_id(vpc.id()).cidr_block(self.cidr.to_string()).availability_zone(&self.zone);
+            match call.tag_specifications(specification.clone()).send().await.failure() {
+                Err(failure) if failure.code == "InvalidSubnet.Conflict" => match Self::list(cx.cloud).await {
+                    // A call whose answer was lost made it, unless something else has its range.
+                    Ok(all) => Ok(all.into_iter().find(|found| found.name == self.name).ok_or(failure)),
+                    Err(_) => Ok(Err(failure)),
+                },
+                Err(failure) => Err(failure.fresh()),
+                Ok(made) => {
+                    let id = made.subnet.and_then(|subnet| subnet.subnet_id).unwrap_or_default();
+                    Ok(Ok(SubnetFound { name: self.name.clone(), id, zone: self.zone.clone(), cidr: self.cidr.to_string() }))
+                }
+            }
+        };
+        cx.cloud.until_unblocked(&what, make).await?.map_err(|failure| failure.error(&what))
     }
 
     async fn update(&self, found: &SubnetFound, _: &[Change], _: &Cx<'_, Aws>) -> Result<SubnetFound> {

@@ -7,7 +7,7 @@ use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, unless_gone};
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Change, Cx, Found, Resource};
 use ipnet::Ipv4Net;
 
@@ -27,6 +27,8 @@ pub struct VpcFound {
     id: String,
     /// Its range.
     pub cidr: String,
+    /// The DHCP options that its machines get.
+    pub dhcp_options: String,
     /// Whether machines in it are told of AWS's DNS.
     pub dns_support: bool,
     /// Whether machines in it get DNS names.
@@ -86,20 +88,32 @@ impl Resource for Vpc {
             .send()
             .await
             .explain(format!("the VPC {} could not be made", self.cidr))?;
-        let id = made.vpc.and_then(|vpc| vpc.vpc_id).unwrap_or_default();
-        let found = VpcFound { name: self.name.clone(), id, cidr: self.cidr.to_string(), dns_support: true, dns_hostnames: false };
+        let Some((id, vpc)) = made.vpc.and_then(|vpc| Some((vpc.vpc_id.clone()?, vpc))) else {
+            return Err(Error::new(format!("the VPC {} could not be made", self.cidr)).why("AWS's answer has no id"));
+        };
+        let found = VpcFound {
+            name: self.name.clone(),
+            id,
+            cidr: self.cidr.to_string(),
+            dhcp_options: vpc.dhcp_options_id.unwrap_or_default(),
+            dns_support: true,
+            dns_hostnames: false,
+        };
         self.update(&found, &[], cx).await
     }
 
     async fn update(&self, found: &VpcFound, _: &[Change], cx: &Cx<'_, Aws>) -> Result<VpcFound> {
         let on = || AttributeBooleanValue::builder().value(true).build();
-        let what = || format!("the DNS attributes of {} could not be set", found.id);
+        let what = format!("the DNS attributes of {} could not be set", found.id);
+        let set = || cx.cloud.ec2.modify_vpc_attribute().vpc_id(&found.id);
         // Each attribute needs a call of its own, and host names need DNS support.
         if !found.dns_support {
-            cx.cloud.ec2.modify_vpc_attribute().vpc_id(&found.id).enable_dns_support(on()).send().await.explain(what())?;
+            let support = || async { set().enable_dns_support(on()).send().await.failure().map_err(Failure::fresh) };
+            cx.cloud.until_unblocked(&what, support).await?;
         }
         if !found.dns_hostnames {
-            cx.cloud.ec2.modify_vpc_attribute().vpc_id(&found.id).enable_dns_hostnames(on()).send().await.explain(what())?;
+            let hostnames = || async { set().enable_dns_hostnames(on()).send().await.failure().map_err(Failure::fresh) };
+            cx.cloud.until_unblocked(&what, hostnames).await?;
         }
         Ok(VpcFound { dns_support: true, dns_hostnames: true, ..found.clone() })
     }
@@ -111,7 +125,8 @@ impl Resource for Vpc {
             let id = vpc.vpc_id.clone().unwrap_or_default();
             let (dns_support, dns_hostnames) = attributes(aws, &id).await.map_err(|f| f.error(format!("{id} could not be read")))?;
             let name = tags::ec2::name(vpc.tags(), &id);
-            Ok(VpcFound { name, cidr: vpc.cidr_block.unwrap_or_default(), id, dns_support, dns_hostnames })
+            let (cidr, dhcp_options) = (vpc.cidr_block.unwrap_or_default(), vpc.dhcp_options_id.unwrap_or_default());
+            Ok(VpcFound { name, cidr, dhcp_options, id, dns_support, dns_hostnames })
         });
         futures::future::try_join_all(each).await
     }

@@ -27,7 +27,7 @@ pub struct Wanted {
 }
 
 /// What a given VPC is like, when all is well.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// The VPC's ranges.
     pub ranges: Vec<Ipv4Net>,
