@@ -45,7 +45,7 @@ impl Minion {
             }
             let _ = writeln!(settings, "{key}={value}");
         }
-        let values = minijinja::context! { bucket => &self.bucket, region => &self.region, settings };
+        let values = minijinja::context! { bucket => &self.bucket, region => &self.region, settings => settings.trim_end() };
         let text = templates::render("node/user-data.sh", values)?;
         match text.len().checked_sub(MOST) {
             None | Some(0) => Ok(text),

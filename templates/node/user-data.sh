@@ -9,7 +9,8 @@ dir='/var/lib/kup/boot'
 patience=180
 mkdir -p "$dir"
 cat > "$dir/settings" <<'END'
-{{ settings }}END
+{{ settings }}
+END
 
 say() {
 	echo "kup: $*"
