@@ -47,7 +47,7 @@ impl Fault {
             | "RequestThrottled" | "PriorRequestNotComplete" => Fault::Throttled,
             "DependencyViolation" | "DeleteConflict" | "ResourceInUse" | "ResourceInUseException" | "ResourceInUseFault"
             | "VolumeInUse" | "InvalidNetworkInterface.InUse" | "InvalidIPAddress.InUse" | "Gateway.NotAttached.InUse"
-            | "ScalingActivityInProgress" | "BucketNotEmpty" | "InvalidGroup.InUse" | "CannotDelete" | "OperationNotPermitted"
+            | "ScalingActivityInProgress" | "ResourceContention" | "BucketNotEmpty" | "InvalidGroup.InUse" | "CannotDelete" | "OperationNotPermitted"
             | "ConcurrentModification" | "OperationAborted" | "Resource.AlreadyAssociated" | "IncorrectState"
             | "IncorrectInstanceState" | "VolumeIsAttached" | "InvalidInternetGatewayId.InUse" => Fault::Blocked,
             "InsufficientInstanceCapacity" | "InsufficientHostCapacity" | "InsufficientReservedInstanceCapacity"

@@ -16,7 +16,7 @@ use super::route_table::RouteTable;
 use super::security_group_rules::SecurityGroupRules;
 use super::volume::{self, Volume};
 use crate::aws::Aws;
-use crate::aws::fault::{Explain as _, Failure, unless_gone};
+use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::layout::Image;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags::{self, HOST_KEY, IMAGE, ROOT_VOLUME};
@@ -181,7 +181,7 @@ impl Resource for Instance {
         let what = format!("the instance {} could not be ended", found.id);
         let ended = aws
             .until_unblocked(&what, || async {
-                unless_gone(aws.ec2.terminate_instances().instance_ids(&found.id).send().await.failure())
+                unless_gone(aws.ec2.terminate_instances().instance_ids(&found.id).send().await.failure()).map_err(protected)
             })
             .await?;
         match ended {
@@ -270,6 +270,11 @@ impl Instance {
         }
         Ok(found)
     }
+}
+
+/// One that somebody protects from being ended stays so, however long one waits.
+fn protected(failure: Failure) -> Failure {
+    if failure.code == "OperationNotPermitted" { Failure { fault: Fault::Invalid, ..failure } } else { failure }
 }
 
 /// Whether it runs or is about to.

@@ -221,7 +221,8 @@ impl Resource for LaunchTemplate {
                 id,
             }))
         });
-        Ok(futures::future::try_join_all(each).await?.into_iter().flatten().collect())
+        let found: Result<Vec<_>> = futures::future::try_join_all(each).await;
+        Ok(found?.into_iter().flatten().collect())
     }
 
     async fn delete(aws: &Aws, found: &LaunchTemplateFound) -> Result<()> {
@@ -322,3 +323,7 @@ fn said(words: &str, data: &ResponseLaunchTemplateData) -> Said {
 fn bytes(encoded: &str) -> usize {
     base64::engine::general_purpose::STANDARD.decode(encoded).map(|text| text.len()).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "launch_template_tests.rs"]
+mod tests;
