@@ -178,3 +178,7 @@ pub(super) async fn attach(aws: &Aws, volume: &str, instance: &str, device: &str
     })
     .await
 }
+
+#[cfg(test)]
+#[path = "volume_tests.rs"]
+mod tests;
