@@ -70,8 +70,7 @@ pub fn bucket_url(bucket: &str, region: &str, endpoint: Option<&str>) -> String 
     }
 }
 
-/// A throw-away SSH host key.
-#[derive(Debug)]
+/// A throw-away SSH host key. Nothing prints it.
 pub struct HostKey {
     private: String,
     /// Its public half, as one line in OpenSSH's form.

@@ -194,7 +194,7 @@ impl Resource for TargetGroup {
         });
         let targets = staying.filter_map(|target| target.target().and_then(|target| target.id().map(str::to_owned))).collect();
         let set = ATTRIBUTES.iter().all(|(key, value)| {
-            attributes.attributes().iter().any(|attribute| attribute.key() == Some(key) && attribute.value() == Some(value))
+            attributes.attributes().iter().any(|attribute| attribute.key() == Some(*key) && attribute.value() == Some(*value))
         });
         let (vpc, port) = (seen.vpc_id.unwrap_or_default(), seen.port.unwrap_or_default());
         Ok(vec![TargetGroupFound { name: API.to_owned(), id: arn, targets, vpc, port, set }])
