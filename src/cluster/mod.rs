@@ -7,6 +7,8 @@ pub mod addons;
 pub mod aws;
 pub mod defaults;
 mod file;
+pub mod kube_up;
+pub mod labels;
 pub mod load;
 pub mod problem;
 pub mod registries;

@@ -51,6 +51,7 @@ pub struct Cluster {
     pub local: Local,
     /// Registries that images are pulled from, by host (and port) as images' names begin with it.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "title": "host" }))]
     pub registries: BTreeMap<String, Registry>,
 }
 
