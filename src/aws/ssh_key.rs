@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use ssh_key::public::{Ed25519PublicKey, KeyData, RsaPublicKey};
 use ssh_key::rand_core::OsRng;
 use ssh_key::{Algorithm, HashAlg, LineEnding, Mpint, PrivateKey, PublicKey};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::public_key::RSAPublicKey;
 
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
@@ -52,7 +54,8 @@ pub fn public(cluster: &Cluster) -> Result<String> {
     public_at(&cluster.aws.ssh_key)
 }
 
-fn public_at(path: &Path) -> Result<String> {
+/// As [`public`], of any path.
+pub(crate) fn public_at(path: &Path) -> Result<String> {
     let public = match read(path)? {
         Some(public) => public,
         None => {
@@ -279,11 +282,12 @@ fn bits(number: &[u8]) -> usize {
 
 fn of_der(der: &PrivateKeyDer<'_>) -> Option<KeyData> {
     let rsa = |key: aws_lc_rs::rsa::KeyPair| {
-        let public = key.public_key();
-        let number = |bytes: &[u8]| Mpint::from_positive_bytes(bytes).ok();
-        let n = number(public.modulus().big_endian_without_leading_zero())?;
-        let e = number(public.exponent().big_endian_without_leading_zero())?;
-        Some(KeyData::Rsa(RsaPublicKey { e, n }))
+        let (_, public) = RSAPublicKey::from_der(key.public_key().as_ref()).ok()?;
+        let number = |bytes: &[u8]| {
+            let first = bytes.iter().position(|byte| *byte != 0)?;
+            Mpint::from_positive_bytes(bytes.get(first..)?).ok()
+        };
+        Some(KeyData::Rsa(RsaPublicKey { e: number(public.exponent)?, n: number(public.modulus)? }))
     };
     match der {
         PrivateKeyDer::Pkcs1(der) => rsa(aws_lc_rs::rsa::KeyPair::from_der(der.secret_pkcs1_der()).ok()?),
