@@ -296,6 +296,13 @@ async fn after_a_failure_nothing_is_begun_and_what_runs_is_awaited() {
     assert!(log.contains(&"created disk-1".into()), "it was under way: {log:?}");
     assert!(!log.iter().any(|l| l.contains("machine") || l == "create a"), "{log:?}");
 
+    *world.broken.lock().unwrap() = vec!["create disk-2"];
+    let mut graph = cluster();
+    graph.add(thing::<DISK>("disk-2"));
+    up(graph, &world).await.unwrap_err();
+    let log = world.log();
+    assert!(log.contains(&"created net".into()) && !log.contains(&"create a".into()), "it could be, but is not begun any more: {log:?}");
+
     world.broken.lock().unwrap().clear();
     up(cluster(), &world).await.unwrap();
     assert_eq!(world.names().len(), 7, "the second call goes on, and makes nothing twice");
@@ -356,18 +363,28 @@ async fn what_is_no_longer_wanted_goes_users_first_after_the_rest_is_made() {
 async fn of_two_with_one_name_the_one_that_fits_stays() {
     let world = World::new();
     up(cluster(), &world).await.unwrap();
-    // A second net of the same name, and a part in it, both older by their ids: nothing is on them.
-    world.put("0-net", NET, "net", &[]);
+    // More nets of the same name, and a part in one of them: listed before and after the one that all is built on.
+    for id in ["0-net", "z-net"] {
+        world.put(id, NET, "net", &[]);
+        world.things.lock().unwrap().get_mut(id).unwrap().tags = 7;
+    }
     world.put("0-a", PART, "a", &["0-net"]);
-    world.things.lock().unwrap().get_mut("0-net").unwrap().tags = 7;
     world.log();
-    let plan = plan(cluster(), &world).await.unwrap();
-    assert_eq!(verbs(&plan), [(Verb::Delete, "net net".into()), (Verb::Delete, "part a".into())]);
+    let grown = || {
+        let mut graph = cluster();
+        graph.add(thing::<PART>("c").on(&Ref::<Thing<NET>>::to("net")));
+        graph
+    };
+    let plan = plan(grown(), &world).await.unwrap();
+    let doubles = ["net net", "net net", "part a"].map(|a| (Verb::Delete, a.to_owned()));
+    assert_eq!(verbs(&plan), [&[(Verb::Create, "part c".to_owned())], &doubles[..]].concat());
     assert_eq!(plan.items.last().unwrap().reason(), "a second one of this name");
     let made = apply(&plan, &KINDS, &world, &Report::silent()).await.unwrap();
-    assert_eq!(world.log(), ["delete 0-a", "delete 0-net"]);
+    let log = world.log();
+    assert_eq!(log.iter().filter(|l| l.starts_with("delete")).collect::<Vec<_>>(), ["delete 0-a", "delete 0-net", "delete z-net"]);
     assert_eq!(made.values().find(|e| e.address.name == "net").unwrap().id, "net-1");
-    assert!(self::plan(cluster(), &world).await.unwrap().is_empty());
+    assert_eq!(world.things.lock().unwrap()["c-1"].uses, ["net-1"], "what is new is built on the one that stays");
+    assert!(self::plan(grown(), &world).await.unwrap().is_empty());
 }
 
 #[tokio::test]
