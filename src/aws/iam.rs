@@ -88,7 +88,9 @@ mod tests {
     #[test]
     fn policies_are_compared_by_what_they_say() {
         let ours = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*"}]});
-        let theirs = decoded("%7B%22Statement%22%3A%5B%7B%22Action%22%3A%22s3%3A%2A%22%2C%22Effect%22%3A%22Allow%22%7D%5D%2C%22Version%22%3A%222012-10-17%22%7D");
+        let theirs = decoded(
+            "%7B%22Statement%22%3A%5B%7B%22Action%22%3A%22s3%3A%2A%22%2C%22Effect%22%3A%22Allow%22%7D%5D%2C%22Version%22%3A%222012-10-17%22%7D",
+        );
         assert_eq!(ours, theirs);
         assert_eq!(digest(&ours), digest(&theirs));
         assert_ne!(digest(&ours), digest(&json!({"Version": "2012-10-17", "Statement": []})));

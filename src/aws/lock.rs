@@ -21,10 +21,10 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::Aws;
 use super::fault::{Explain as _, Failure, Fault};
 use super::permissions::{Need, Scope, implied, need};
 use super::resource::bucket;
-use super::Aws;
 use crate::error::{Context as _, Error, Result};
 use crate::lock::Owner;
 use crate::report::Report;
@@ -261,7 +261,13 @@ impl Drop for Lock {
 }
 
 /// Renews the lock until told to stop. Gives the tag of what was written last.
-async fn renew(aws: Aws, me: Holder, mut etag: String, mut stop: watch::Receiver<bool>, lost: watch::Sender<Option<Error>>) -> String {
+async fn renew(
+    aws: Aws,
+    me: Holder,
+    mut etag: String,
+    mut stop: watch::Receiver<bool>,
+    lost: watch::Sender<Option<Error>>,
+) -> String {
     let (mut written, mut pause) = (Instant::now(), RENEWAL);
     loop {
         tokio::select! {
@@ -313,7 +319,10 @@ fn busy(aws: &Aws, holder: &Holder) -> Error {
     Error::new(format!("cluster {} is being changed by another kup", aws.cluster))
         .why(format!("`{}` (process {} on {}) has held it since {}", o.command, o.pid, o.host, o.since))
         .hint("wait for it to end, or stop it, then try again")
-        .hint(format!("if it is no more: its lock ends by itself {} s after its last word, and --break-lock takes it at once", holder.life))
+        .hint(format!(
+            "if it is no more: its lock ends by itself {} s after its last word, and --break-lock takes it at once",
+            holder.life
+        ))
 }
 
 async fn look(aws: &Aws) -> std::result::Result<Seen, Failure> {
@@ -338,7 +347,8 @@ async fn look(aws: &Aws) -> std::result::Result<Seen, Failure> {
 
 /// Writes the lock if it is still as it was seen: the object of this tag, or none. Gives the new tag.
 async fn put(aws: &Aws, holder: Option<&Holder>, old: Option<&str>) -> std::result::Result<String, Failure> {
-    let broken = |e: &dyn std::fmt::Display| Failure { fault: Fault::Other, code: String::new(), message: e.to_string(), request: None };
+    let broken =
+        |e: &dyn std::fmt::Display| Failure { fault: Fault::Other, code: String::new(), message: e.to_string(), request: None };
     let content = Content { holder: holder.cloned(), nonce: random().map_err(|e| broken(&e))? };
     let body = serde_json::to_vec(&content).map_err(|e| broken(&e))?;
     let call = aws.s3.put_object().bucket(aws.bucket()).key(KEY).expected_bucket_owner(&aws.identity.account).body(body.into());

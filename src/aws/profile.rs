@@ -44,7 +44,9 @@ pub fn file() -> Result<PathBuf> {
         return Ok(file.into());
     }
     let home = etcetera::choose_base_strategy().map_err(|e| {
-        Error::new("AWS's credentials file is not known: there is no home directory").why(e).hint("set HOME or AWS_SHARED_CREDENTIALS_FILE")
+        Error::new("AWS's credentials file is not known: there is no home directory")
+            .why(e)
+            .hint("set HOME or AWS_SHARED_CREDENTIALS_FILE")
     })?;
     Ok(home.home_dir().join(".aws").join("credentials"))
 }
@@ -116,7 +118,9 @@ fn hold(file: &Path) -> Result<File> {
             Ok(()) => return Ok(handle),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(INTERVAL),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(Error::new(what()).why(format!("another program has held it for {} s", PATIENCE.as_secs())).hint("try again"));
+                return Err(Error::new(what())
+                    .why(format!("another program has held it for {} s", PATIENCE.as_secs()))
+                    .hint("try again"));
             }
             Err(e) => return Err(e).with_context(what),
         }
@@ -185,7 +189,8 @@ mod tests {
 
     use super::*;
 
-    const FILE: &str = "# mine\n[default]\naws_access_key_id=AKIAMINE\naws_secret_access_key = x=y\n\n; work\n[work]\nrole_arn = arn";
+    const FILE: &str =
+        "# mine\n[default]\naws_access_key_id=AKIAMINE\naws_secret_access_key = x=y\n\n; work\n[work]\nrole_arn = arn";
 
     fn key(id: &str) -> Key {
         Key { id: id.into(), secret: "s/3+=".into() }
@@ -195,7 +200,10 @@ mod tests {
     fn a_profile_comes_and_goes_and_leaves_every_other_line() {
         for text in [FILE.to_owned(), format!("{FILE}\n"), format!("{FILE}\n\n"), String::new(), "\n".into()] {
             let put = with(&text, "kup-c", &key("AKIAOURS")).unwrap_or_default();
-            assert!(put.starts_with(&text) && put.contains("\n[kup-c]\naws_access_key_id = AKIAOURS\n") || text.is_empty(), "{put}");
+            assert!(
+                put.starts_with(&text) && put.contains("\n[kup-c]\naws_access_key_id = AKIAOURS\n") || text.is_empty(),
+                "{put}"
+            );
             assert_eq!(section(&put, "kup-c").map(|at| id_in(&put, &at)), Some("AKIAOURS".into()));
             let gone = without(&put, "kup-c", "AKIAOURS").unwrap_or_default();
             assert_eq!(gone.trim_end(), text.trim_end());

@@ -79,7 +79,9 @@ async fn policy(args: PolicyArgs, ui: &Ui) -> Result<()> {
     let size = text.chars().filter(|c| !c.is_whitespace()).count();
     if size > permissions::LARGEST {
         let largest = permissions::LARGEST;
-        ui.report.warn(format!("this policy has {size} characters, and IAM takes {largest} in a managed one: shorten the cluster's name"));
+        ui.report.warn(format!(
+            "this policy has {size} characters, and IAM takes {largest} in a managed one: shorten the cluster's name"
+        ));
     }
     ui.print(text);
     Ok(())

@@ -113,6 +113,7 @@ enum Part {
     Parameters,
     Make,
     TagWhatIsMade,
+    TagRules,
     TagBalancers,
     Change,
     Sweep,
@@ -123,23 +124,40 @@ enum Part {
     Bucket,
 }
 
-impl Part {
-    fn of(requirement: &Requirement) -> Part {
-        match (requirement.action, requirement.scope) {
+/// One action, for one of the calls that need it.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    action: &'static str,
+    call: &'static str,
+    scope: Scope,
+}
+
+impl Use {
+    fn part(self) -> Part {
+        let named = self.scope == Scope::Named && ["Create", "Run"].iter().any(|word| name(self.call).starts_with(word));
+        // The name misleads: groups that are there get new tags.
+        let creates = self.scope == Scope::Creates || named && self.call != "autoscaling:CreateOrUpdateTags";
+        match (self.action, self.scope) {
             ("iam:PassRole", _) => Part::PassRoles,
             ("iam:CreateServiceLinkedRole", _) => Part::LinkedRoles,
             ("ssm:GetParameter" | "ssm:GetParameters" | "ssm:GetParametersByPath", _) => Part::Parameters,
             ("ec2:CreateTags" | "ec2:DeleteTags", Scope::Any) => Part::Share,
-            ("ec2:CreateTags", Scope::Creates) => Part::TagWhatIsMade,
-            ("elasticloadbalancing:AddTags", Scope::Creates) => Part::TagBalancers,
+            ("ec2:CreateTags", _) if creates && self.call == self.action => Part::TagRules,
+            ("ec2:CreateTags", _) if creates => Part::TagWhatIsMade,
+            ("elasticloadbalancing:AddTags", _) if creates => Part::TagBalancers,
+            _ if creates => Part::Make,
             (_, Scope::Any) => Part::Look,
-            (_, Scope::Creates) => Part::Make,
-            (_, Scope::Tagged | Scope::Named) => Part::Change,
+            (_, Scope::Creates | Scope::Tagged | Scope::Named) => Part::Change,
             (_, Scope::Kubernetes) => Part::Sweep,
             (_, Scope::IamPath) => Part::Iam,
             (_, Scope::Bucket) => Part::Bucket,
         }
     }
+}
+
+/// A call's or an action's name without its service.
+fn name(call: &'static str) -> &'static str {
+    call.split_once(':').map_or(call, |(_, name)| name)
 }
 
 /// The least policy that makes, runs and removes a cluster of these kinds.
@@ -161,7 +179,10 @@ fn writes_iam(action: &str) -> bool {
 }
 
 fn document(whose: &Whose, all: &[Requirement]) -> Document {
-    let of = |part: Part| -> Vec<&Requirement> { all.iter().filter(|one| Part::of(one) == part).collect() };
+    let each =
+        |one: &Requirement| one.calls.iter().map(|call| Use { action: one.action, call, scope: one.scope }).collect::<Vec<_>>();
+    let uses: Vec<Use> = all.iter().flat_map(each).collect();
+    let of = |part: Part| -> Vec<Use> { uses.iter().copied().filter(|one| one.part() == part).collect() };
     let mut statement = Vec::new();
     let mut add = |sid, action: Vec<&'static str>, resource: Vec<String>, condition: Value| {
         if !action.is_empty() {
@@ -182,6 +203,8 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     add("MakeThereAndOf", touching, types.into_iter().map(|kind| type_of(whose, kind)).collect(), Value::Null);
     let (made, ec2) = (of(Part::TagWhatIsMade), whose.regional("ec2"));
     add("TagWhatIsMade", actions(&made), vec![format!("{ec2}:*/*")], json!({"StringEquals": {"ec2:CreateAction": calls(&made)}}));
+    let rules = json!({"StringEquals": {format!("aws:RequestTag/{}", tags::CLUSTER): cluster}});
+    add("TagRules", actions(&of(Part::TagRules)), vec![format!("{ec2}:security-group-rule/*")], rules);
     let (balancers, elb) = (of(Part::TagBalancers), whose.regional("elasticloadbalancing"));
     let by = json!({"StringEquals": {"elasticloadbalancing:CreateAction": calls(&balancers)}});
     add("TagBalancers", actions(&balancers), vec![format!("{elb}:*")], by);
@@ -212,14 +235,14 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     Document { version: "2012-10-17", statement }
 }
 
-fn actions(requirements: &[&Requirement]) -> Vec<&'static str> {
-    requirements.iter().map(|one| one.action).collect::<BTreeSet<_>>().into_iter().collect()
+fn actions(uses: &[Use]) -> Vec<&'static str> {
+    uses.iter().map(|one| one.action).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The names of the calls, without their service.
-fn calls(requirements: &[&Requirement]) -> BTreeSet<&'static str> {
-    let names = requirements.iter().flat_map(|one| &one.calls);
-    names.filter_map(|call| call.split(':').next_back()).collect()
+/// The names of the calls that tag what they make, as conditions have them.
+fn calls(uses: &[Use]) -> BTreeSet<&'static str> {
+    // Auto Scaling starts machines in its caller's name.
+    uses.iter().map(|one| if one.call.starts_with("autoscaling:") { "RunInstances" } else { name(one.call) }).collect()
 }
 
 /// All resources of the services of these actions, in the cluster's region.
@@ -246,11 +269,15 @@ fn type_of(whose: &Whose, kind: &str) -> String {
 }
 
 /// The services whose own roles AWS makes when an account first uses them.
-fn linked_services(requirements: &[&Requirement]) -> BTreeSet<&'static str> {
-    let of = |call: &&str| match call.split(':').next() {
+fn linked_services(uses: &[Use]) -> BTreeSet<&'static str> {
+    let of = |one: &Use| match one.call.split(':').next() {
         Some("elasticloadbalancing") => &["elasticloadbalancing.amazonaws.com"][..],
         Some("autoscaling") => &["autoscaling.amazonaws.com", "spot.amazonaws.com"][..],
         _ => &["spot.amazonaws.com"][..],
     };
-    requirements.iter().flat_map(|one| &one.calls).flat_map(of).copied().collect()
+    uses.iter().flat_map(of).copied().collect()
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -121,7 +121,9 @@ impl Resource for AccessKey {
         }
         mark(aws, &user, format!("{MAKING} {}", before.iter().cloned().collect::<Vec<_>>().join(" "))).await?;
         let made = aws
-            .until_unblocked(&what, || async { aws.iam.create_access_key().user_name(&user).send().await.failure().map_err(iam::soon) })
+            .until_unblocked(&what, || async {
+                aws.iam.create_access_key().user_name(&user).send().await.failure().map_err(iam::soon)
+            })
             .await?;
         let made = made.access_key.ok_or_else(|| Error::new(&what).why("AWS's answer has no key"))?;
         let key = Key { id: made.access_key_id, secret: made.secret_access_key };
@@ -158,7 +160,8 @@ impl Resource for AccessKey {
             return Ok(Vec::new());
         }
         let pages = aws.iam.list_user_tags().user_name(&user).into_paginator().items().send();
-        let tags: Vec<Tag> = unless_gone(pages.try_collect().await.failure()).map_err(|failure| failure.error(&what))?.unwrap_or_default();
+        let tags: Vec<Tag> =
+            unless_gone(pages.try_collect().await.failure()).map_err(|failure| failure.error(&what))?.unwrap_or_default();
         let Some(mark) = tags.into_iter().find(|tag| tag.key == MARK).map(|tag| tag.value) else { return Ok(Vec::new()) };
         let stored = profile::key_id(&profile::file()?, &profile::name(&aws.cluster))?;
         let found = |(key, secret)| AccessKeyFound { name: OPERATOR.into(), key, user: user.clone(), secret };
@@ -210,7 +213,8 @@ fn listed(keys: &BTreeSet<String>) -> String {
 }
 
 async fn ids(aws: &Aws, user: &str) -> std::result::Result<BTreeSet<String>, Failure> {
-    let keys: Vec<_> = aws.iam.list_access_keys().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
+    let keys: Vec<_> =
+        aws.iam.list_access_keys().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
     Ok(keys.into_iter().filter_map(|key| key.access_key_id).collect())
 }
 

@@ -1,10 +1,10 @@
 //! What of a cluster can't be found again: its PKI, its config, its lock, what its machines start from, and etcd's snapshots.
 
 use aws_sdk_s3::types::{
-    AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
-    Delete, ExpirationStatus, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration, ObjectIdentifier, ObjectOwnership,
-    PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration,
-    ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
+    AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketLocationConstraint, BucketVersioningStatus,
+    CreateBucketConfiguration, Delete, ExpirationStatus, LifecycleRule, LifecycleRuleFilter, NoncurrentVersionExpiration,
+    ObjectIdentifier, ObjectOwnership, PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
+    ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -120,7 +120,8 @@ impl Resource for Bucket {
 
     async fn list(aws: &Aws) -> Result<Vec<BucketFound>> {
         let bucket = aws.bucket();
-        let read = aws.s3.get_bucket_tagging().bucket(&bucket).expected_bucket_owner(&aws.identity.account).send().await.failure();
+        let read =
+            aws.s3.get_bucket_tagging().bucket(&bucket).expected_bucket_owner(&aws.identity.account).send().await.failure();
         let tags = match read {
             Ok(read) => read.tag_set,
             Err(failure) if failure.code == "NoSuchTagSet" => Vec::new(),
@@ -225,7 +226,10 @@ async fn settle(aws: &Aws) -> Result<BucketFound> {
     let settings = settings(aws)?;
     let mut tags = tags::tags(aws, CLUSTER, None);
     tags.push((SETTINGS.to_owned(), settings.clone()));
-    let tags = tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect::<std::result::Result<Vec<_>, _>>();
+    let tags = tags
+        .into_iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect::<std::result::Result<Vec<_>, _>>();
     let tagging = tags.and_then(|tags| Tagging::builder().set_tag_set(Some(tags)).build()).context(&what)?;
     aws.until_unblocked(&what, || async {
         let call = s3.put_bucket_tagging().bucket(&bucket).expected_bucket_owner(owner);
@@ -242,7 +246,8 @@ fn settings(aws: &Aws) -> Result<String> {
 
 fn encryption() -> Result<ServerSideEncryptionConfiguration> {
     let what = "the bucket's encryption can't be written";
-    let by_default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build().context(what)?;
+    let by_default =
+        ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build().context(what)?;
     let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(by_default).build();
     ServerSideEncryptionConfiguration::builder().rules(rule).build().context(what)
 }
@@ -263,9 +268,11 @@ fn lifecycle() -> Result<BucketLifecycleConfiguration> {
 async fn empty(aws: &Aws, bucket: &str) -> std::result::Result<(), Failure> {
     let (versions, uploads) = tokio::try_join!(versions(aws, bucket), uploads(aws, bucket))?;
     let batches: Vec<Vec<ObjectIdentifier>> = versions.chunks(BATCH).map(<[_]>::to_vec).collect();
-    let removed = futures::stream::iter(batches).map(|batch| remove(aws, bucket, batch)).buffer_unordered(PARALLEL).try_collect::<()>();
+    let removed =
+        futures::stream::iter(batches).map(|batch| remove(aws, bucket, batch)).buffer_unordered(PARALLEL).try_collect::<()>();
     let aborted = futures::stream::iter(uploads).map(|(key, id)| async move {
-        let call = aws.s3.abort_multipart_upload().bucket(bucket).expected_bucket_owner(&aws.identity.account).key(key).upload_id(id);
+        let call =
+            aws.s3.abort_multipart_upload().bucket(bucket).expected_bucket_owner(&aws.identity.account).key(key).upload_id(id);
         unless_gone(call.send().await.failure()).map(|_| ())
     });
     tokio::try_join!(removed, aborted.buffer_unordered(PARALLEL).try_collect::<()>()).map(|_| ())

@@ -94,7 +94,8 @@ impl Resource for InstanceProfile {
         let made = match made {
             Ok(made) => made.instance_profile,
             Err(failure) if failure.fault == Fault::Exists => {
-                let there = aws.iam.get_instance_profile().instance_profile_name(&profile).send().await.explain(&what)?.instance_profile;
+                let there =
+                    aws.iam.get_instance_profile().instance_profile_name(&profile).send().await.explain(&what)?.instance_profile;
                 match there {
                     Some(there) if there.path != aws.iam_path() => {
                         return Err(iam::foreign("instance profile", &profile, &there.path, &aws.iam_path()));

@@ -116,10 +116,13 @@ impl Resource for OperatorPolicy {
                 match aws.iam.get_policy().policy_arn(&arn).send().await.failure() {
                     Ok(there) => {
                         let version = there.policy.and_then(|there| there.default_version_id).unwrap_or_default();
-                        let found = OperatorPolicyFound { name: self.name.clone(), policy: document(aws, &arn, &version).await?, arn };
+                        let found =
+                            OperatorPolicyFound { name: self.name.clone(), policy: document(aws, &arn, &version).await?, arn };
                         if found.policy == policy { Ok(found) } else { self.update(&found, &[], cx).await }
                     }
-                    Err(other) if other.fault == Fault::Gone => Err(iam::foreign("policy", &name, "another path", &aws.iam_path())),
+                    Err(other) if other.fault == Fault::Gone => {
+                        Err(iam::foreign("policy", &name, "another path", &aws.iam_path()))
+                    }
                     Err(other) => Err(other.error(what)),
                 }
             }
@@ -202,7 +205,8 @@ async fn clear(aws: &Aws, arn: &str) -> std::result::Result<(), Failure> {
             unless_gone(iam.detach_group_policy().policy_arn(arn).set_group_name(group.group_name).send().await.failure())?;
         }
     }
-    let versions: Vec<_> = iam.list_policy_versions().policy_arn(arn).into_paginator().items().send().try_collect().await.failure()?;
+    let versions: Vec<_> =
+        iam.list_policy_versions().policy_arn(arn).into_paginator().items().send().try_collect().await.failure()?;
     for version in versions.into_iter().filter(|version| !version.is_default_version) {
         unless_gone(iam.delete_policy_version().policy_arn(arn).set_version_id(version.version_id).send().await.failure())?;
     }

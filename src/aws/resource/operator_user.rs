@@ -178,15 +178,18 @@ async fn keys(aws: &Aws, user: &str) -> std::result::Result<(), Failure> {
 
 async fn policies(aws: &Aws, user: &str) -> std::result::Result<(), Failure> {
     let iam = &aws.iam;
-    let attached: Vec<_> = iam.list_attached_user_policies().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
+    let attached: Vec<_> =
+        iam.list_attached_user_policies().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
     for policy in attached.into_iter().filter_map(|policy| policy.policy_arn) {
         unless_gone(iam.detach_user_policy().user_name(user).policy_arn(policy).send().await.failure())?;
     }
-    let inline: Vec<_> = iam.list_user_policies().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
+    let inline: Vec<_> =
+        iam.list_user_policies().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
     for policy in inline {
         unless_gone(iam.delete_user_policy().user_name(user).policy_name(policy).send().await.failure())?;
     }
-    let groups: Vec<_> = iam.list_groups_for_user().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
+    let groups: Vec<_> =
+        iam.list_groups_for_user().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
     if groups.is_empty() {
         return Ok(());
     }
@@ -217,7 +220,8 @@ async fn certificates(aws: &Aws, user: &str) -> std::result::Result<(), Failure>
     for one in certificates {
         unless_gone(iam.delete_signing_certificate().user_name(user).certificate_id(one.certificate_id).send().await.failure())?;
     }
-    let keys: Vec<_> = iam.list_ssh_public_keys().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
+    let keys: Vec<_> =
+        iam.list_ssh_public_keys().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
     for key in keys.into_iter().map(|key| key.ssh_public_key_id) {
         unless_gone(iam.delete_ssh_public_key().user_name(user).ssh_public_key_id(key).send().await.failure())?;
     }

@@ -214,7 +214,9 @@ async fn clear(aws: &Aws, role: &str) -> std::result::Result<(), Failure> {
     let (inline, attached, profiles): (Vec<_>, Vec<_>, Vec<_>) = tokio::try_join!(
         async { iam.list_role_policies().role_name(role).into_paginator().items().send().try_collect().await.failure() },
         async { iam.list_attached_role_policies().role_name(role).into_paginator().items().send().try_collect().await.failure() },
-        async { iam.list_instance_profiles_for_role().role_name(role).into_paginator().items().send().try_collect().await.failure() },
+        async {
+            iam.list_instance_profiles_for_role().role_name(role).into_paginator().items().send().try_collect().await.failure()
+        },
     )?;
     for policy in inline {
         unless_gone(iam.delete_role_policy().role_name(role).policy_name(policy).send().await.failure())?;

@@ -1,0 +1,122 @@
+//! The policies of the example configs as files, and what must hold of every one.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::aws::permissions::{kinds, makes};
+use crate::cluster::{Cluster, Source, load};
+
+const EXAMPLES: [&str; 5] = ["aws-minimal", "aws-three-zones", "aws-three-masters", "aws-existing-vpc", "aws-groups-spot"];
+
+fn example(name: &str) -> Cluster {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("config/examples/{name}.yaml"));
+    load(Source { file: Some(file), ..Source::default() }).unwrap().cluster
+}
+
+fn whose(cluster: &str) -> Whose {
+    let (region, account, partition) = ("us-west-2".into(), "123456789012".into(), "aws".into());
+    Whose { cluster: cluster.into(), region, account, partition }
+}
+
+/// As IAM counts it.
+fn size(policy: &impl Serialize) -> usize {
+    serde_json::to_string(policy).unwrap().chars().filter(|c| !c.is_whitespace()).count()
+}
+
+#[test]
+fn golden_policies_of_the_examples() {
+    for name in EXAMPLES {
+        let policy = policy(&whose(name), &kinds(&example(name)));
+        insta::assert_snapshot!(format!("golden_policy_{name}"), serde_json::to_string_pretty(&policy).unwrap());
+    }
+}
+
+#[test]
+fn golden_policies_of_roles_and_operator() {
+    let whose = whose("kubernetes");
+    insta::assert_snapshot!("golden_operator", serde_json::to_string_pretty(&operator(&whose)).unwrap());
+    for name in ["master", "minion", "trust", "bucket"] {
+        let policy = iam::policy(name, &whose).unwrap();
+        insta::assert_snapshot!(format!("golden_role_{name}"), serde_json::to_string_pretty(&policy).unwrap());
+    }
+}
+
+#[test]
+fn every_policy_fits_even_with_the_longest_name() {
+    let longest = Whose { region: "ap-southeast-2".into(), ..whose(&"n".repeat(40)) };
+    for name in EXAMPLES {
+        let size = size(&policy(&longest, &kinds(&example(name))));
+        assert!(size <= LARGEST, "{name}: {size}");
+    }
+    assert!(size(&operator(&longest)) <= LARGEST, "operator: {}", size(&operator(&longest)));
+    // Inline policies of a role may have more.
+    for name in ["master", "minion"] {
+        assert!(size(&iam::policy(name, &longest).unwrap()) <= 10_240, "{name}");
+    }
+}
+
+#[test]
+fn every_action_of_the_table_is_allowed_and_no_other() {
+    let kinds = all_kinds();
+    let allowed: BTreeSet<&str> = policy(&whose("c"), &kinds).statement.iter().flat_map(|one| one.action.clone()).collect();
+    let needed: BTreeSet<&str> = requirements(&kinds).iter().map(|one| one.action).collect();
+    assert_eq!(allowed, needed);
+    for (action, _) in TOUCHED {
+        assert!(needed.contains(action) || *action == "ec2:AuthorizeSecurityGroupEgress", "{action} is needed by nothing");
+    }
+}
+
+#[test]
+fn the_operator_reads_iam_and_writes_none() {
+    let policy = operator(&whose("c"));
+    let of_iam: Vec<&str> =
+        policy.statement.iter().flat_map(|one| one.action.clone()).filter(|one| one.starts_with("iam:")).collect();
+    assert!(of_iam.contains(&"iam:ListRoles") && of_iam.contains(&"iam:PassRole"), "{of_iam:?}");
+    assert!(
+        of_iam.iter().all(|one| ["iam:Get", "iam:List", "iam:Simulate", "iam:PassRole"].iter().any(|ok| one.starts_with(ok))),
+        "{of_iam:?}"
+    );
+}
+
+#[test]
+fn what_a_config_does_not_have_is_removed_but_never_made() {
+    let policy = policy(&whose("c"), &kinds(&example("aws-minimal")));
+    let actions: BTreeSet<&str> = policy.statement.iter().flat_map(|one| one.action.clone()).collect();
+    assert!(
+        !actions.contains("elasticloadbalancing:CreateLoadBalancer")
+            && actions.contains("elasticloadbalancing:DeleteLoadBalancer")
+    );
+    assert!(!actions.contains("iam:CreateAccessKey") && actions.contains("iam:DeleteAccessKey"));
+}
+
+#[test]
+fn nothing_is_changed_without_a_condition_or_a_narrow_resource() {
+    for one in policy(&whose("c"), &all_kinds()).statement {
+        let reads = |action: &str| ["Describe", "Get", "List", "Simulate"].iter().any(|word| name_of(action).starts_with(word));
+        assert!(one.resource != ["*"] || one.action.iter().all(|action| reads(action)), "{one:?}");
+    }
+}
+
+fn name_of(action: &str) -> &str {
+    action.split(':').next_back().unwrap()
+}
+
+#[test]
+fn every_kind_that_makes_something_says_so() {
+    for row in crate::aws::resource::ROWS {
+        let given = row.kind.name.starts_with("given") || row.kind.name.ends_with("rules");
+        assert!(given || row.needs.iter().any(makes), "{}", row.kind.name);
+    }
+}
+
+#[test]
+fn an_unknown_account_is_any() {
+    let anyone = Whose { account: "*".into(), ..whose("c") };
+    let text = serde_json::to_string(&policy(&anyone, &all_kinds())).unwrap();
+    assert!(text.contains("arn:aws:iam::*:role/kup/us-west-2/c/") && text.contains("arn:aws:s3:::kup-*-c/*"), "{text}");
+    let china = Whose { partition: "aws-cn".into(), region: "cn-north-1".into(), ..whose("c") };
+    let text = serde_json::to_string(&policy(&china, &all_kinds())).unwrap();
+    assert!(text.contains("ec2.amazonaws.com.cn") && !text.contains("arn:aws:"), "{text}");
+}
