@@ -199,7 +199,10 @@ fn every_flag_and_variable_reaches_its_field() {
             (loaded.cluster.name.as_str(), loaded.cluster.minions.count, loaded.cluster.local.engine),
             ("n", 2, EngineChoice::Docker)
         );
-        assert_eq!((loaded.cluster.aws.region.as_deref(), loaded.cluster.aws.profile.as_deref()), (Some("eu-central-1"), Some("work")));
+        assert_eq!(
+            (loaded.cluster.aws.region.as_deref(), loaded.cluster.aws.profile.as_deref()),
+            (Some("eu-central-1"), Some("work"))
+        );
     }
 }
 

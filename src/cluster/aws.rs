@@ -201,7 +201,10 @@ pub fn is_region(text: &str) -> bool {
     let mut parts: Vec<&str> = text.split('-').collect();
     let number = parts.pop().unwrap_or_default();
     let is = |part: &str, allowed: fn(&u8) -> bool| !part.is_empty() && part.bytes().all(|b| allowed(&b));
-    parts.len() >= 2 && text.len() <= 32 && is(number, u8::is_ascii_digit) && parts.iter().all(|part| is(part, u8::is_ascii_lowercase))
+    parts.len() >= 2
+        && text.len() <= 32
+        && is(number, u8::is_ascii_digit)
+        && parts.iter().all(|part| is(part, u8::is_ascii_lowercase))
 }
 
 /// The IAM user for running this cluster.
@@ -239,10 +242,14 @@ impl TryFrom<String> for Image {
             "ubuntu-24.04" => Ok(Image::Ubuntu2404),
             "al2023" => Ok(Image::AmazonLinux2023),
             _ => match text.strip_prefix("ami-") {
-                Some(id) if (8..=17).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) => {
+                Some(id)
+                    if (8..=17).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) =>
+                {
                     Ok(Image::Id(text))
                 }
-                _ => Err(format!("`{text}` is neither debian-13, debian-12, ubuntu-24.04 or al2023, nor an id like ami-0123456789abcdef0")),
+                _ => Err(format!(
+                    "`{text}` is neither debian-13, debian-12, ubuntu-24.04 or al2023, nor an id like ami-0123456789abcdef0"
+                )),
             },
         }
     }

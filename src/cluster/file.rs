@@ -121,7 +121,8 @@ impl Walk<'_> {
                         let value = value.get(entry.key.as_str()).unwrap_or(&Value::Null);
                         self.block(&path, inner, mark, &entry.value, value);
                         // A group with nothing below it is there all the same, as the defaults say.
-                        let empty = entry.value.is_null() || matches!(&entry.value.kind, Kind::Map(entries) if entries.is_empty());
+                        let empty =
+                            entry.value.is_null() || matches!(&entry.value.kind, Kind::Map(entries) if entries.is_empty());
                         if empty && field.keys() == Keys::Groups {
                             let value = Value::Mapping(serde_yaml::Mapping::new());
                             self.settings.push(Setting { path, value, origin: self.at(entry.mark) });

@@ -97,12 +97,16 @@ pub fn label(text: &str) -> Result<(&str, &str), (String, String)> {
 /// What is wrong, and the fix.
 pub fn taint(text: &str) -> Result<Taint<'_>, (String, String)> {
     let wrong = |why: String| {
-        (format!("{} is no taint: {why}", quoted(text)), "write it like \"batch=yes:NoSchedule\" or \"batch:NoExecute\"".to_owned())
+        (
+            format!("{} is no taint: {why}", quoted(text)),
+            "write it like \"batch=yes:NoSchedule\" or \"batch:NoExecute\"".to_owned(),
+        )
     };
     let (rest, effect) = text.rsplit_once(':').ok_or_else(|| wrong("it has no `:` with an effect behind it".into()))?;
-    let effect = Effect::ALL.into_iter().find(|known| known.as_str() == effect).ok_or_else(|| {
-        wrong(format!("its effect {} is neither NoSchedule, PreferNoSchedule nor NoExecute", quoted(effect)))
-    })?;
+    let effect = Effect::ALL
+        .into_iter()
+        .find(|known| known.as_str() == effect)
+        .ok_or_else(|| wrong(format!("its effect {} is neither NoSchedule, PreferNoSchedule nor NoExecute", quoted(effect))))?;
     let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
     match key_fault(key).or_else(|| value_fault(value)) {
         Some(why) => Err(wrong(why)),
@@ -191,7 +195,9 @@ mod tests {
         assert_eq!(taint("example.com/batch=yes:NoSchedule"), Ok(full));
         assert_eq!(taint("a:NoExecute"), Ok(Taint { key: "a", value: "", effect: Effect::NoExecute }));
         assert_eq!(taint("a=:PreferNoSchedule").unwrap().effect.to_string(), "PreferNoSchedule");
-        for bad in ["", ":", "a", "a=b", "a:noschedule", "a:", ":NoSchedule", "=b:NoSchedule", "a=b:c:NoSchedule", "a b:NoExecute"] {
+        for bad in
+            ["", ":", "a", "a=b", "a:noschedule", "a:", ":NoSchedule", "=b:NoSchedule", "a=b:c:NoSchedule", "a b:NoExecute"]
+        {
             assert!(taint(bad).is_err(), "{bad}");
         }
     }

@@ -9,8 +9,8 @@ use serde_yaml::Value;
 use super::problem::{self, Origin, Problem, did_you_mean};
 use super::schema::{Schema, describe, item, join, keys};
 use super::source::{Setting, Source};
-use super::versions::Releases;
 use super::spec::ProviderKind;
+use super::versions::Releases;
 use super::{Cluster, aws, defaults, file, kube_up, validate};
 use crate::error::{Context, Error, Result};
 

@@ -8,7 +8,7 @@ use serde_yaml::Value;
 
 use super::file::unknown_fix;
 use super::problem::{Origin, Problem, quoted};
-use super::schema::{Field, Schema, Part, item, join, parts};
+use super::schema::{Field, Part, Schema, item, join, parts};
 use super::spec::{EngineChoice, ProviderKind};
 
 /// The variable that names the config file.

@@ -55,7 +55,10 @@ fn every_variable_of_kube_up_reaches_its_field() {
         assert_eq!(loaded.notes, Vec::<String>::new(), "{variable}");
     }
     let subnets = by_variables(&[("VPC_ID", "vpc-01234567"), ("SUBNET_ID", "subnet-01234567")]).unwrap();
-    assert_eq!((field(&subnets, "aws.vpc.id"), field(&subnets, "aws.vpc.subnets")), (r#""vpc-01234567""#.into(), r#"["subnet-01234567"]"#.into()));
+    assert_eq!(
+        (field(&subnets, "aws.vpc.id"), field(&subnets, "aws.vpc.subnets")),
+        (r#""vpc-01234567""#.into(), r#"["subnet-01234567"]"#.into())
+    );
 }
 
 #[test]
@@ -75,10 +78,15 @@ fn what_kube_up_had_and_kup_has_not_is_said() {
         let [note] = &loaded.notes[..] else { panic!("{pairs:?}: {:?}", loaded.notes) };
         assert!(note.contains(&format!("{names} has no effect")) && note.contains(said), "{note}");
     }
-    for quiet in [("KUBE_ENABLE_NODE_PUBLIC_IP", "true"), ("NETWORK_PROVIDER", "flannel"), ("NUM_NODES", "5"), ("NODE_SPOT_PRICE", "")] {
+    for quiet in
+        [("KUBE_ENABLE_NODE_PUBLIC_IP", "true"), ("NETWORK_PROVIDER", "flannel"), ("NUM_NODES", "5"), ("NODE_SPOT_PRICE", "")]
+    {
         assert_eq!(by_variables(&[quiet]).unwrap().notes, Vec::<String>::new(), "{quiet:?}");
     }
-    assert_eq!(by_variables(&[("KUBE_AWS_ZONE", "us-west-2a"), ("KUP_REGION", "eu-west-1")]).unwrap().cluster.aws.zones, Vec::<String>::new());
+    assert_eq!(
+        by_variables(&[("KUBE_AWS_ZONE", "us-west-2a"), ("KUP_REGION", "eu-west-1")]).unwrap().cluster.aws.zones,
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -125,7 +133,10 @@ fn groups_say_how_many_minions_there_are() {
     assert_eq!(cluster.minions.count, 5);
     let groups = cluster.groups();
     let shown: Vec<_> = groups.iter().map(|g| (g.name.as_str(), g.count, g.types.join(","), g.root_volume)).collect();
-    assert_eq!(shown, [("batch", 1, "m5.large".into(), 50), ("more", 1, "m5.large".into(), 50), ("web", 3, "t3.small".into(), 50)]);
+    assert_eq!(
+        shown,
+        [("batch", 1, "m5.large".into(), 50), ("more", 1, "m5.large".into(), 50), ("web", 3, "t3.small".into(), 50)]
+    );
     assert_eq!(loaded.origins["aws.groups[web].types"].to_string().rsplit(':').next(), Some("5"));
     assert_eq!(loaded.origins["aws.groups[batch].types"], loaded.origins["aws.minions.type"]);
     assert!(!loaded.is_set("aws.groups[batch].count") && !loaded.is_set("minions.count"));
@@ -133,11 +144,14 @@ fn groups_say_how_many_minions_there_are() {
     let viewed = serde_yaml::to_string(cluster).unwrap();
     assert!(viewed.contains("count: 5"), "{viewed}");
     assert_eq!(load_text(&viewed).unwrap().cluster, *cluster);
-    assert!(load_text(&format!("minions: {{ count: 4 }}\n{text}")).unwrap_err().what.contains("not the sum of the groups' counts, 5"));
+    assert!(
+        load_text(&format!("minions: {{ count: 4 }}\n{text}")).unwrap_err().what.contains("not the sum of the groups' counts, 5")
+    );
     let (_dir, file) = source(text);
     let beside = load(Source { variables: variables(&[("NUM_NODES", "9")]), ..file.clone() }).unwrap();
     assert_eq!((&beside.cluster, beside.notes.len()), (cluster, 1));
-    let overrides = Overrides { sets: vec!["aws.groups[web].count=7".into(), "aws.groups[new].spot=100".into()], ..Overrides::default() };
+    let overrides =
+        Overrides { sets: vec!["aws.groups[web].count=7".into(), "aws.groups[new].spot=100".into()], ..Overrides::default() };
     assert_eq!(load(Source { overrides, ..file }).unwrap().cluster.minions.count, 10);
     // On this machine there are no groups.
     assert_eq!(load_text(&text.replace("provider: aws", "provider: local")).unwrap().cluster.minions.count, 4);

@@ -157,9 +157,16 @@ impl Check<'_> {
             }
         }
         let room = self.own_zones().unwrap_or_default();
-        if vpc.id.is_none() && zones > room && zones <= MAX_ZONES && self.readable(&[CIDR, ZONES]) && (16..=22).contains(&vpc.cidr.prefix_len())
+        if vpc.id.is_none()
+            && zones > room
+            && zones <= MAX_ZONES
+            && self.readable(&[CIDR, ZONES])
+            && (16..=22).contains(&vpc.cidr.prefix_len())
         {
-            let what = format!("{} has room for {room} zones, not {zones}: each takes two /24, one of them for private machines", vpc.cidr);
+            let what = format!(
+                "{} has room for {room} zones, not {zones}: each takes two /24, one of them for private machines",
+                vpc.cidr
+            );
             self.problem(&[CIDR, ZONES], what, "write a larger range, like 172.20.0.0/16".into());
         }
     }
@@ -176,7 +183,9 @@ impl Check<'_> {
             for range in ranges {
                 let fix = match (range.parse::<Ipv4Net>(), range.parse::<std::net::Ipv4Addr>()) {
                     (Ok(net), _) if net.trunc() == net && net.to_string() == *range => continue,
-                    (Ok(net), _) => format!("write {} for the whole range, or {}/32 for the one address", net.trunc(), net.addr()),
+                    (Ok(net), _) => {
+                        format!("write {} for the whole range, or {}/32 for the one address", net.trunc(), net.addr())
+                    }
                     (_, Ok(address)) => format!("write {address}/32"),
                     _ => "write IPv4 ranges like [198.51.100.7/32]; 0.0.0.0/0 is everybody".into(),
                 };

@@ -52,9 +52,17 @@ impl Check<'_> {
         if low > high {
             self.problem(&[&min, &max], format!("min {low} is above max {high}"), "write min ≤ count ≤ max".into());
         } else if group.count < low {
-            self.problem(&[&count, &min], format!("count {} is below min {low}", group.count), format!("write a count of {low} or more"));
+            self.problem(
+                &[&count, &min],
+                format!("count {} is below min {low}", group.count),
+                format!("write a count of {low} or more"),
+            );
         } else if group.count > high {
-            self.problem(&[&count, &max], format!("count {} is above max {high}", group.count), format!("write a max of {} or more", group.count));
+            self.problem(
+                &[&count, &max],
+                format!("count {} is above max {high}", group.count),
+                format!("write a max of {} or more", group.count),
+            );
         }
     }
 
