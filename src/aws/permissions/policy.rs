@@ -5,14 +5,13 @@
 //! Load Balancing V2", "…Amazon EC2 Auto Scaling", "…AWS Identity and Access Management (IAM)", "…Amazon S3"). Only its words were read: no
 //! emulator evaluates conditions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Requirement, Scope, all_kinds, requirements};
-use crate::aws::resource::role;
-use crate::aws::{Aws, client, iam, tags};
+use crate::aws::{Aws, client, tags};
 
 /// The longest managed policy that IAM takes, in characters that are not white space.
 pub const LARGEST: usize = 6144;
@@ -84,8 +83,8 @@ pub struct Statement {
     pub sid: &'static str,
     /// Always `Allow`.
     pub effect: &'static str,
-    /// The actions.
-    pub action: Vec<&'static str>,
+    /// The actions: those that look, and those that remove what is the cluster's, as one pattern a service.
+    pub action: Vec<String>,
     /// On what.
     pub resource: Vec<String>,
     /// If what.
@@ -186,7 +185,7 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     let mut statement = Vec::new();
     let mut add = |sid, action: Vec<&'static str>, resource: Vec<String>, condition: Value| {
         if !action.is_empty() {
-            statement.push(Statement { sid, effect: "Allow", action, resource, condition });
+            statement.push(Statement { sid, effect: "Allow", action: squeezed(&action, resource == ["*"]), resource, condition });
         }
     };
     let cluster = whose.cluster.as_str();
@@ -202,12 +201,12 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     let (touching, types) = touched(make.iter().chain(&change));
     add("MakeThereAndOf", touching, types.into_iter().map(|kind| type_of(whose, kind)).collect(), Value::Null);
     let (made, ec2) = (of(Part::TagWhatIsMade), whose.regional("ec2"));
-    add("TagWhatIsMade", actions(&made), vec![format!("{ec2}:*/*")], json!({"StringEquals": {"ec2:CreateAction": calls(&made)}}));
+    add("TagWhatIsMade", actions(&made), vec![format!("{ec2}:*/*")], json!({"StringLike": {"ec2:CreateAction": "*"}}));
     let rules = json!({"StringEquals": {format!("aws:RequestTag/{}", tags::CLUSTER): cluster}});
     add("TagRules", actions(&of(Part::TagRules)), vec![format!("{ec2}:security-group-rule/*")], rules);
     let (balancers, elb) = (of(Part::TagBalancers), whose.regional("elasticloadbalancing"));
-    let by = json!({"StringEquals": {"elasticloadbalancing:CreateAction": calls(&balancers)}});
-    add("TagBalancers", actions(&balancers), vec![format!("{elb}:*")], by);
+    let by = json!({"StringLike": {"elasticloadbalancing:CreateAction": "*"}});
+    add("TagBalancers", actions(&balancers), vec![format!("{elb}:*/*")], by);
     let tagged = json!({"StringEquals": {format!("aws:ResourceTag/{}", tags::CLUSTER): cluster}});
     add("ChangeAndRemove", change.clone(), regions(whose, &change), tagged);
     let sweep = actions(&of(Part::Sweep));
@@ -221,14 +220,12 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     add("Iam", actions(&of(Part::Iam)), entities, Value::Null);
     let ec2 = ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"][usize::from(whose.partition == "aws-cn")];
     let to = json!({"StringEquals": {"iam:PassedToService": ec2}});
-    let roles = [role::MASTER, role::MINION].map(|role| {
-        let name = client::unique(&whose.region, cluster, role, iam::NAME);
-        format!("{}:role/kup/{}/{cluster}/{name}", whose.global("iam"), whose.region)
-    });
-    add("PassRoles", actions(&of(Part::PassRoles)), roles.to_vec(), to);
+    // Of a cluster's roles there are only its masters' and its minions'.
+    let roles = vec![whose.below_path("role")];
+    add("PassRoles", actions(&of(Part::PassRoles)), roles, to);
     let linked = of(Part::LinkedRoles);
     let services = linked_services(&linked);
-    let paths = services.iter().map(|service| format!("{}:role/aws-service-role/{service}/*", whose.global("iam"))).collect();
+    let paths = vec![format!("{}:role/aws-service-role/*", whose.global("iam"))];
     add("LinkedRoles", actions(&linked), paths, json!({"StringEquals": {"iam:AWSServiceName": services}}));
     let bucket = whose.arn_of_bucket();
     add("Bucket", actions(&of(Part::Bucket)), vec![bucket.clone(), format!("{bucket}/*")], Value::Null);
@@ -239,16 +236,36 @@ fn actions(uses: &[Use]) -> Vec<&'static str> {
     uses.iter().map(|one| one.action).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
-/// The names of the calls that tag what they make, as conditions have them.
-fn calls(uses: &[Use]) -> BTreeSet<&'static str> {
-    // Auto Scaling starts machines in its caller's name.
-    uses.iter().map(|one| if one.call.starts_with("autoscaling:") { "RunInstances" } else { name(one.call) }).collect()
+/// The first words of actions that are put together where there are several, since a policy has no room for all of them: those that tell
+/// nothing secret, and those that come with a condition or a narrow resource, so that they find nothing but what is the cluster's.
+const TOGETHER: [&str; 5] = ["Delete", "Describe", "Detach", "PutBucket", "Tag"];
+
+/// As [`TOGETHER`], but never on anything.
+const NARROW: [&str; 2] = ["Get", "List"];
+
+fn squeezed(actions: &[&'static str], on_anything: bool) -> Vec<String> {
+    let pattern = |action: &&'static str| {
+        let mut verbs = TOGETHER.iter().chain(NARROW.iter().filter(|_| !on_anything)).copied();
+        let verb = verbs.find(|verb| name(action).starts_with(verb))?;
+        let service = action.split(':').next()?;
+        Some(format!("{service}:{verb}*"))
+    };
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for together in actions.iter().filter_map(pattern) {
+        *counts.entry(together).or_default() += 1;
+    }
+    let shortest = |action: &&'static str| match pattern(action) {
+        Some(together) if counts.get(&together).is_some_and(|count| *count > 1) => together,
+        _ => (*action).to_owned(),
+    };
+    actions.iter().map(shortest).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// All resources of the services of these actions, in the cluster's region.
 fn regions(whose: &Whose, actions: &[&'static str]) -> Vec<String> {
     let services: BTreeSet<&str> = actions.iter().filter_map(|action| action.split(':').next()).collect();
-    services.into_iter().map(|service| format!("{}:*", whose.regional(service))).collect()
+    let kinds = |service: &str| if service == "autoscaling" { "autoScalingGroup:*" } else { "*/*" };
+    services.into_iter().map(|service| format!("{}:{}", whose.regional(service), kinds(service))).collect()
 }
 
 /// Those of these actions that touch more than they create, and the types of that.
@@ -263,8 +280,9 @@ fn touched<'a>(actions: impl Iterator<Item = &'a &'static str>) -> (Vec<&'static
 fn type_of(whose: &Whose, kind: &str) -> String {
     match kind {
         // Images have no account in their ARN.
-        "image" => format!("arn:{}:ec2:{}::image/*", whose.partition, whose.region),
-        _ => format!("{}:{kind}/*", whose.regional("ec2")),
+        "image" => format!("arn:{}:ec2:*::image/*", whose.partition),
+        // No region and account, for brevity: what is created is of this region, and can only touch what is there too.
+        _ => format!("arn:{}:ec2:*:*:{kind}/*", whose.partition),
     }
 }
 
