@@ -386,3 +386,7 @@ impl Intercept for ServerDate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "lock_tests.rs"]
+mod tests;
