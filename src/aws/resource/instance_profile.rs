@@ -152,7 +152,8 @@ impl Resource for InstanceProfile {
             arn: profile.arn,
             roles: profile.roles.into_iter().map(|role| role.role_name).collect(),
         };
-        Ok(profiles.into_iter().map(found).collect())
+        // Not every answer heeds the prefix.
+        Ok(profiles.into_iter().filter(|profile| profile.path == aws.iam_path()).map(found).collect())
     }
 
     async fn delete(aws: &Aws, found: &InstanceProfileFound) -> Result<()> {

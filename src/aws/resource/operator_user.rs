@@ -1,5 +1,7 @@
 //! Who runs the cluster day by day: an IAM user with the operator's policy, and no more.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::AwsResource;
 use super::operator_policy::{OPERATOR, OperatorPolicy};
 use crate::aws::Aws;
@@ -146,13 +148,19 @@ impl Resource for OperatorUser {
 
     async fn delete(aws: &Aws, found: &OperatorUserFound) -> Result<()> {
         let user = &found.user;
+        // What people are given by hand most often, and then all the rest.
+        let tries = AtomicUsize::new(0);
         aws.until_unblocked(&format!("the user {user} could not be removed"), || async {
             for policy in &found.attached {
                 unless_gone(aws.iam.detach_user_policy().user_name(user).policy_arn(policy).send().await.failure())?;
             }
             match unless_gone(aws.iam.delete_user().user_name(user).send().await.failure()) {
                 Err(failure) if failure.fault == Fault::Blocked => {
-                    clear(aws, user).await?;
+                    if tries.fetch_add(1, Ordering::Relaxed) == 0 {
+                        tokio::try_join!(keys(aws, user), policies(aws, user))?;
+                    } else {
+                        tokio::try_join!(credentials(aws, user), certificates(aws, user))?;
+                    }
                     Err(failure)
                 }
                 other => other.map(|_| ()),
@@ -162,10 +170,7 @@ impl Resource for OperatorUser {
     }
 }
 
-/// Takes away from a user what it was given by hand, keys and passwords too: it can't be removed before.
-async fn clear(aws: &Aws, user: &str) -> std::result::Result<(), Failure> {
-    tokio::try_join!(keys(aws, user), policies(aws, user), credentials(aws, user), certificates(aws, user)).map(|_| ())
-}
+// What follows takes away from a user what it was given by hand: it can't be removed before.
 
 async fn keys(aws: &Aws, user: &str) -> std::result::Result<(), Failure> {
     let iam = &aws.iam;
