@@ -63,7 +63,7 @@ fn elsewhere() -> Holder {
 #[tokio::test]
 async fn a_held_lock_is_refused_by_its_owners_name() {
     let mut aws = aws();
-    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [there(Some(elsewhere()))]);
+    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&there(Some(elsewhere()))]);
     let text = Lock::take(&aws, "kup up", false).await.unwrap_err().to_string();
     assert!(text.contains("`kup down --name c`") && text.contains("--break-lock"), "{text}");
 }
@@ -75,7 +75,7 @@ async fn a_lock_is_taken_and_given_back_on_conditions_alone() {
     let first = written(|put| put.if_none_match() == Some("*") && put.if_match().is_none());
     let back = written(|put| put.if_match() == Some("new"));
     let mut aws = aws();
-    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [none, first, back.clone()]);
+    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&none, &first, &back]);
     let done = Lock::take(&aws, "kup up", false).await.unwrap().during(&Report::silent(), async { Ok(1) }).await;
     assert_eq!(done.unwrap(), 1);
     assert_eq!(back.num_calls(), 1);
@@ -86,7 +86,7 @@ async fn a_free_and_a_broken_one_are_taken_over_by_their_tag() {
     for (holder, force) in [(None, false), (Some(elsewhere()), true)] {
         let over = written(|put| put.if_match() == Some("old"));
         let mut aws = aws();
-        aws.s3 = mocked!(aws_sdk_s3, MatchAny, [there(holder), over.clone()]);
+        aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&there(holder), &over]);
         let lock = Lock::take_if_there(&aws, "kup up", force).await.unwrap().unwrap();
         assert_eq!(over.num_calls(), 1);
         drop(lock);
@@ -98,7 +98,7 @@ async fn who_is_too_late_is_told_who_was_faster() {
     let free = there(None);
     let late = mock!(aws_sdk_s3::Client::put_object).then_error(|| PutObjectError::generic(coded("PreconditionFailed", "")));
     let mut aws = aws();
-    aws.s3 = mocked!(aws_sdk_s3, Sequential, [free, late, there(Some(elsewhere()))]);
+    aws.s3 = mocked!(aws_sdk_s3, Sequential, [&free, &late, &there(Some(elsewhere()))]);
     let text = Lock::take(&aws, "kup up", false).await.unwrap_err().to_string();
     assert!(text.contains("`kup down --name c`"), "{text}");
 }
