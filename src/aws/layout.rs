@@ -200,7 +200,7 @@ fn access(cluster: &Cluster, around: &Surroundings) -> Result<Access> {
             };
             return Ok(vec![Ipv4Net::from(caller)]);
         }
-        let parse = |text: &String| text.parse().map_err(|e| Error::usage(format!("aws.access.{field}: {text} is no range")).why(e));
+        let parse = |text: &String| text.parse::<Ipv4Net>().map_err(|e| Error::usage(format!("aws.access.{field}: {text} is no range")).why(e));
         written.iter().map(parse).collect()
     };
     let access = &cluster.aws.access;
