@@ -135,7 +135,9 @@ const fn on(scope: Scope) -> &'static str {
         Scope::Any => "anything",
         Scope::Creates => "what it makes with the cluster's tag",
         Scope::Tagged | Scope::Named => "what has the cluster's tag",
+        Scope::Kubernetes => "what Kubernetes made and tagged as the cluster's",
         Scope::IamPath => "the cluster's path in IAM",
         Scope::Bucket => "the cluster's bucket",
+        Scope::Kubernetes => "what Kubernetes made for the cluster",
     }
 }
