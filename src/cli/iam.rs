@@ -138,6 +138,5 @@ const fn on(scope: Scope) -> &'static str {
         Scope::Kubernetes => "what Kubernetes made and tagged as the cluster's",
         Scope::IamPath => "the cluster's path in IAM",
         Scope::Bucket => "the cluster's bucket",
-        Scope::Kubernetes => "what Kubernetes made for the cluster",
     }
 }
