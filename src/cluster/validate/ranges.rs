@@ -67,7 +67,7 @@ impl Check<'_> {
             self.form(path, net, low, high, why);
         }
         let mut pairs = vec![(SERVICES, services, PODS, pods)];
-        for (path, net) in machines {
+        if let Some((path, net)) = machines {
             pairs.extend([(path, net, PODS, pods), (path, net, SERVICES, services)]);
         }
         for (a, net_a, b, net_b) in pairs {
