@@ -36,6 +36,7 @@ pub mod cluster;
 pub mod down;
 pub mod error;
 pub mod graph;
+pub mod interrupt;
 pub mod kubeconfig;
 pub mod lock;
 pub mod logs;
