@@ -9,12 +9,12 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use kup::aws::Aws;
 use kup::aws::client::{Calls, Identity};
 use kup::aws::layout::{Image, Surroundings, layout, minion};
 use kup::aws::permissions::{self, Whose, policy};
 use kup::aws::plan_view::View;
 use kup::aws::watch::Watch;
-use kup::aws::Aws;
 use kup::cluster::{Cluster, Source, load};
 use kup::graph::{Plan, Verb};
 
@@ -132,7 +132,9 @@ fn the_examples_are_planned_to_the_letter() {
         wrong.extend(there.iter().filter(|name| !files.contains_key(*name)).map(|name| format!("{scenario}/{name} is no more")));
         for (name, text) in &files {
             let golden = fs::read_to_string(dir.join(name)).unwrap_or_default();
-            if let Some((n, (is, was))) = text.lines().chain([""]).zip(golden.lines().chain([""])).enumerate().find(|(_, (a, b))| a != b) {
+            if let Some((n, (is, was))) =
+                text.lines().chain([""]).zip(golden.lines().chain([""])).enumerate().find(|(_, (a, b))| a != b)
+            {
                 wrong.push(format!("{scenario}/{name}:{}\n  was {was}\n  is  {is}", n + 1));
             } else if *text != golden {
                 wrong.push(format!("{scenario}/{name} is longer or shorter"));

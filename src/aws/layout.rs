@@ -155,7 +155,8 @@ fn network(graph: &mut Graph<Aws>, cluster: &Cluster, around: &Surroundings) -> 
     let wanted = &cluster.aws.vpc;
     if let Some(asked) = given(cluster) {
         let vpc = graph.add(GivenVpc { wanted: asked });
-        let subnets = wanted.subnets.iter().map(|id| graph.add(GivenSubnet { id: id.clone(), vpc: vpc.clone() }).into()).collect();
+        let subnets =
+            wanted.subnets.iter().map(|id| graph.add(GivenSubnet { id: id.clone(), vpc: vpc.clone() }).into()).collect();
         return Ok(Network { vpc: vpc.into(), subnets, gateway: None, routes: None, endpoint: None });
     }
     let vpc = graph.add(Vpc { name: "main".into(), cidr: wanted.cidr });
@@ -200,7 +201,9 @@ fn access(cluster: &Cluster, around: &Surroundings) -> Result<Access> {
             };
             return Ok(vec![Ipv4Net::from(caller)]);
         }
-        let parse = |text: &String| text.parse::<Ipv4Net>().map_err(|e| Error::usage(format!("aws.access.{field}: {text} is no range")).why(e));
+        let parse = |text: &String| {
+            text.parse::<Ipv4Net>().map_err(|e| Error::usage(format!("aws.access.{field}: {text} is no range")).why(e))
+        };
         written.iter().map(parse).collect()
     };
     let access = &cluster.aws.access;
@@ -245,7 +248,8 @@ impl Machines<'_> {
             interfaces.push(interface.clone());
             let gateway = self.network.gateway.clone();
             let public = graph.add(ElasticIp { name: name.clone(), interface: interface.clone(), gateway });
-            let volume = graph.add(Volume { name: format!("etcd-{}", index + 1), zone: zone_name.clone(), size: aws.etcd_volume });
+            let volume =
+                graph.add(Volume { name: format!("etcd-{}", index + 1), zone: zone_name.clone(), size: aws.etcd_volume });
             graph.add(Instance {
                 name,
                 instance_type: aws.masters.instance_type.clone(),
@@ -334,7 +338,8 @@ fn check(cluster: &Cluster, around: &Surroundings) -> Result<()> {
         std::iter::once(format!("{masters} masters")).chain(each).collect::<Vec<_>>().join(", ")
     };
     let pods = cluster.network.pods;
-    let nodes = NODE_PREFIX.checked_sub(pods.prefix_len()).map_or(0, |bits| 1u64.checked_shl(u32::from(bits)).unwrap_or(u64::MAX));
+    let nodes =
+        NODE_PREFIX.checked_sub(pods.prefix_len()).map_or(0, |bits| 1u64.checked_shl(u32::from(bits)).unwrap_or(u64::MAX));
     if most > nodes {
         return Err(Error::usage(format!("there may be {most} nodes, but {pods} has ranges for the pods of {nodes}"))
             .why(format!("each node takes a /{NODE_PREFIX}: {}", sum()))

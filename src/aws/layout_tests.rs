@@ -81,7 +81,8 @@ fn the_table_of_kinds_has_no_circle_and_names_kinds_that_are_there() {
     let names: Vec<&str> = ROWS.iter().map(|row| row.kind.name).collect();
     let mut done: Vec<&str> = Vec::new();
     while done.len() < names.len() {
-        let next = ROWS.iter().find(|row| !done.contains(&row.kind.name) && row.kind.needs.iter().all(|need| done.contains(need)));
+        let next =
+            ROWS.iter().find(|row| !done.contains(&row.kind.name) && row.kind.needs.iter().all(|need| done.contains(need)));
         done.push(next.unwrap_or_else(|| panic!("nothing after {done:?}")).kind.name);
     }
     assert_eq!(done.len(), names.iter().collect::<std::collections::BTreeSet<_>>().len(), "each once");
@@ -113,7 +114,10 @@ fn masters_are_in_the_zones_in_turn_each_with_an_address_of_its_own() {
     let addresses: Vec<&str> = (1..=5).map(|n| details[&format!("network interface master-{n}")].as_str()).collect();
     assert_eq!(addresses, ["10.9.0.10", "10.9.2.11", "10.9.4.12", "10.9.0.13", "10.9.2.14"]);
     assert!(needs(&graph, "network interface master-5").contains(&"subnet public-us-west-2b".to_owned()));
-    assert!(details["volume etcd-5"].contains("us-west-2b") && details["instance master-5"].contains("us-west-2b"), "{details:?}");
+    assert!(
+        details["volume etcd-5"].contains("us-west-2b") && details["instance master-5"].contains("us-west-2b"),
+        "{details:?}"
+    );
 }
 
 #[test]

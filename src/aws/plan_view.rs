@@ -14,7 +14,10 @@ use crate::report::tree::duration;
 
 /// The parts of a cluster, in the order in which a plan shows them, each with its kinds.
 const AREAS: [(&str, &[&str]); 6] = [
-    ("Network", &["vpc", "given vpc", "dhcp options", "subnet", "given subnet", "internet gateway", "route table", "s3 endpoint"]),
+    (
+        "Network",
+        &["vpc", "given vpc", "dhcp options", "subnet", "given subnet", "internet gateway", "route table", "s3 endpoint"],
+    ),
     ("Access", &["security group", "security group rules", "key pair"]),
     ("Identity", &["operator policy", "operator user", "access key", "role", "instance profile"]),
     ("Storage", &["bucket", "volume"]),
@@ -162,7 +165,8 @@ impl Line {
     /// Verb, kind, name, what it is like and why, and its cost.
     fn cells(&self) -> [String; 5] {
         let reason = if self.verb == Verb::Create { "" } else { &self.reason };
-        let parts = [self.detail.as_str(), reason, if self.verb == Verb::Delete { self.id.as_deref().unwrap_or_default() } else { "" }];
+        let parts =
+            [self.detail.as_str(), reason, if self.verb == Verb::Delete { self.id.as_deref().unwrap_or_default() } else { "" }];
         let detail: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let cost = match (self.cost.per_hour > 0.0, self.cost.unknown.is_empty()) {
             (true, true) => format!("${:.4}/h", self.cost.per_hour),

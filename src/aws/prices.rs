@@ -96,7 +96,11 @@ impl Prices {
                 return Err(bad("a row without a source or date"));
             }
             let named = block.instances.iter().map(|(name, usd)| (Item::Instance(name.clone()), *usd));
-            let rest = [(Item::Gp3, block.gp3), (Item::PublicIpv4, block.public_ipv4), (Item::NetworkLoadBalancer, block.network_load_balancer)];
+            let rest = [
+                (Item::Gp3, block.gp3),
+                (Item::PublicIpv4, block.public_ipv4),
+                (Item::NetworkLoadBalancer, block.network_load_balancer),
+            ];
             for (item, usd) in named.chain(rest.into_iter().filter_map(|(item, usd)| Some((item, usd?)))) {
                 if !(usd.is_finite() && usd > 0.0) {
                     return Err(bad(&format!("a price that is none, {usd} of {item},")));
@@ -214,7 +218,11 @@ impl Cost {
     /// In words: `about $0.123 an hour, $89.79 a month`; `at least` if something has no price, and unknown if nothing has one.
     pub fn words(&self) -> String {
         if self.per_hour <= 0.0 {
-            return if self.unknown.is_empty() { "nothing that is paid by the hour".into() } else { "at an unknown price".into() };
+            return if self.unknown.is_empty() {
+                "nothing that is paid by the hour".into()
+            } else {
+                "at an unknown price".into()
+            };
         }
         let about = if self.unknown.is_empty() { "about" } else { "at least" };
         format!("{about} ${:.3} an hour, ${:.2} a month", self.per_hour, self.per_month())
@@ -269,7 +277,10 @@ mod tests {
     #[test]
     fn costs_are_sums_with_the_oldest_date() {
         let prices = Prices::read(SMALL, "r").unwrap();
-        let cost = Cost::of(&[usage(Item::Instance("t3.small".into()), 3.0), usage(Item::Gp3, 100.0), usage(Item::PublicIpv4, 3.0)], &prices);
+        let cost = Cost::of(
+            &[usage(Item::Instance("t3.small".into()), 3.0), usage(Item::Gp3, 100.0), usage(Item::PublicIpv4, 3.0)],
+            &prices,
+        );
         // 3 × 0.02 + 100 × 0.073 ÷ 730 + 3 × 0.005
         assert!((cost.per_hour - 0.085).abs() < 1e-12, "{cost:?}");
         assert_eq!((cost.unknown.len(), cost.as_of.as_deref()), (0, Some("2025-03-04")));
@@ -279,7 +290,11 @@ mod tests {
     #[test]
     fn what_has_no_price_is_named_and_makes_the_sum_a_least_one() {
         let prices = Prices::read(SMALL, "r").unwrap();
-        let parts = [usage(Item::NetworkLoadBalancer, 1.0), usage(Item::PublicIpv4, 2.0), usage(Item::Spot("m5.large or m5a.large".into()), 1.0)];
+        let parts = [
+            usage(Item::NetworkLoadBalancer, 1.0),
+            usage(Item::PublicIpv4, 2.0),
+            usage(Item::Spot("m5.large or m5a.large".into()), 1.0),
+        ];
         let mut cost = Cost::of(&parts, &prices);
         cost.add(&cost.clone());
         assert_eq!(cost.unknown, ["network load balancers", "m5.large or m5a.large as a spot instance"]);

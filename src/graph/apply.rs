@@ -28,7 +28,13 @@ pub async fn apply<C: Send + Sync + 'static>(plan: &Plan<C>, kinds: &[Kind<C>], 
 }
 
 /// Removes what was found of the items with this verb.
-async fn remove<C: Send + Sync + 'static>(plan: &Plan<C>, verb: Verb, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<()> {
+async fn remove<C: Send + Sync + 'static>(
+    plan: &Plan<C>,
+    verb: Verb,
+    kinds: &[Kind<C>],
+    cloud: &C,
+    report: &Report,
+) -> Result<()> {
     let entries: Vec<Entry> = plan.items.iter().filter(|item| item.verb == verb).filter_map(|item| item.found.clone()).collect();
     let (prefix, what) = match verb {
         Verb::Replace => ("old ", "what is to be made anew could not be removed"),
@@ -56,7 +62,8 @@ async fn wanted<C: Send + Sync + 'static>(plan: &Plan<C>, cloud: &C, report: &Re
     let (mut running, mut failures, mut released_by) = (FuturesUnordered::new(), Vec::new(), None);
     loop {
         if failures.is_empty() {
-            let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|item| needs(item).all(|need| done.contains(&need)));
+            let (ready, rest): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|item| needs(item).all(|need| done.contains(&need)));
             waiting = rest;
             for item in ready {
                 let span = steps.begin(item, released_by);

@@ -139,7 +139,12 @@ impl<C: Send + Sync + 'static> Plan<C> {
 
 /// Of several things of one name (two creations, one of which was thought lost) the one that is most like what is wanted, how it differs,
 /// and the others: those belong to nobody, and go.
-fn best<C>(node: &dyn Node<C>, candidates: Vec<Entry>, cloud: &C, known: &Known) -> Result<(Option<Entry>, Vec<Change>, Vec<Entry>)> {
+fn best<C>(
+    node: &dyn Node<C>,
+    candidates: Vec<Entry>,
+    cloud: &C,
+    known: &Known,
+) -> Result<(Option<Entry>, Vec<Change>, Vec<Entry>)> {
     let mut compared = Vec::with_capacity(candidates.len());
     for entry in candidates {
         let cx = Cx::new(cloud, node, known);
@@ -149,7 +154,8 @@ fn best<C>(node: &dyn Node<C>, candidates: Vec<Entry>, cloud: &C, known: &Known)
         }
         compared.push((changes, entry));
     }
-    let rank = |(changes, entry): &(Vec<Change>, Entry)| (changes.iter().map(|c| c.effect).max(), changes.len(), entry.id.clone());
+    let rank =
+        |(changes, entry): &(Vec<Change>, Entry)| (changes.iter().map(|c| c.effect).max(), changes.len(), entry.id.clone());
     compared.sort_by_key(rank);
     let mut compared = compared.into_iter();
     Ok(match compared.next() {
@@ -161,12 +167,14 @@ fn best<C>(node: &dyn Node<C>, candidates: Vec<Entry>, cloud: &C, known: &Known)
 fn refuse(refused: &[(Address, Vec<Change>)]) -> Error {
     let line = |address: &Address, c: &Change| format!("{address}, {}: {} → {}", c.field, c.from, c.to);
     let with = |effect: Effect| -> Vec<String> {
-        let lines = refused.iter().flat_map(|(a, changes)| changes.iter().filter(move |c| c.effect == effect).map(move |c| line(a, c)));
+        let lines =
+            refused.iter().flat_map(|(a, changes)| changes.iter().filter(move |c| c.effect == effect).map(move |c| line(a, c)));
         lines.collect()
     };
     let (never, anew) = (with(Effect::Refuse), with(Effect::Replace));
     if never.is_empty() {
-        let words: Vec<String> = refused.iter().map(|(a, _)| format!("--replace {}/{}", a.kind.replace(' ', "-"), a.name)).collect();
+        let words: Vec<String> =
+            refused.iter().map(|(a, _)| format!("--replace {}/{}", a.kind.replace(' ', "-"), a.name)).collect();
         return Error::usage("some of this can only be made anew")
             .why(anew.join("\n"))
             .hint(format!("add `{}` to remove these and make them again", words.join(" ")))
@@ -207,7 +215,9 @@ pub fn check_kinds<C: Send + Sync + 'static>(graph: &Graph<C>, kinds: &[Kind<C>]
     for node in graph.nodes() {
         let address = node.address();
         let Some(row) = kinds.iter().find(|kind| kind.name == address.kind) else {
-            return Err(Error::new(format!("{address} is of a kind that is not in the table of kinds")).why("this is a mistake in kup"));
+            return Err(
+                Error::new(format!("{address} is of a kind that is not in the table of kinds")).why("this is a mistake in kup")
+            );
         };
         if let Some(need) = node.needs().into_iter().find(|need| !row.needs.contains(&need.kind)) {
             let what = format!("{address} needs {need}, but its kind's row does not name the kind {}", need.kind);

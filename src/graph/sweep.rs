@@ -70,7 +70,8 @@ pub(super) async fn sweep_as<C: Send + Sync>(
     let mut waiting: Vec<(&Kind<C>, Vec<Entry>)> =
         kinds.iter().filter_map(|kind| Some((kind, by_kind.remove(kind.name)?))).collect();
     let unknown = |entry: Entry| Left {
-        why: Error::new(format!("{} is of a kind that is not in the table of kinds", entry.address)).why("this is a mistake in kup"),
+        why: Error::new(format!("{} is of a kind that is not in the table of kinds", entry.address))
+            .why("this is a mistake in kup"),
         kind: entry.address.kind,
         name: entry.address.name,
         id: entry.id,

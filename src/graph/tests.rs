@@ -20,12 +20,8 @@ const PART: usize = 1;
 const DISK: usize = 2;
 const MACHINE: usize = 3;
 const NAMES: [&str; 4] = ["net", "part", "disk", "machine"];
-const KINDS: [Kind<World>; 4] = [
-    kind::<Thing<NET>>(&[]),
-    kind::<Thing<PART>>(&["net"]),
-    kind::<Thing<DISK>>(&[]),
-    kind::<Thing<MACHINE>>(&["part", "disk"]),
-];
+const KINDS: [Kind<World>; 4] =
+    [kind::<Thing<NET>>(&[]), kind::<Thing<PART>>(&["net"]), kind::<Thing<DISK>>(&[]), kind::<Thing<MACHINE>>(&["part", "disk"])];
 
 #[derive(Default)]
 struct World {
@@ -264,7 +260,10 @@ async fn things_are_made_after_what_they_need_and_a_second_plan_is_empty() {
     let made = apply(&first, &KINDS, &world, &Report::silent()).await.unwrap();
     let log = world.log();
     for (after, before) in [("a", "net"), ("b", "net"), ("machine-0", "a"), ("machine-0", "disk-0"), ("machine-1", "b")] {
-        assert!(at(&log, &format!("create {after}")) > at(&log, &format!("created {before}")), "{after} before {before}: {log:?}");
+        assert!(
+            at(&log, &format!("create {after}")) > at(&log, &format!("created {before}")),
+            "{after} before {before}: {log:?}"
+        );
     }
     assert_eq!(made.len(), 7);
     assert_eq!(made.values().find(|e| e.address.name == "a").unwrap().id, "a-1");
@@ -291,7 +290,10 @@ async fn after_a_failure_nothing_is_begun_and_what_runs_is_awaited() {
     world.broken.lock().unwrap().push("create net");
     let error = up(cluster(), &world).await.unwrap_err();
     assert_eq!(error.what, "net net could not be made");
-    assert_eq!((error.why.as_slice(), error.hints.as_slice()), (&["net broke".into(), "no luck".into()][..], &["mend net".into()][..]));
+    assert_eq!(
+        (error.why.as_slice(), error.hints.as_slice()),
+        (&["net broke".into(), "no luck".into()][..], &["mend net".into()][..])
+    );
     let log = world.log();
     assert!(log.contains(&"created disk-1".into()), "it was under way: {log:?}");
     assert!(!log.iter().any(|l| l.contains("machine") || l == "create a"), "{log:?}");
@@ -301,7 +303,10 @@ async fn after_a_failure_nothing_is_begun_and_what_runs_is_awaited() {
     graph.add(thing::<DISK>("disk-2"));
     up(graph, &world).await.unwrap_err();
     let log = world.log();
-    assert!(log.contains(&"created net".into()) && !log.contains(&"create a".into()), "it could be, but is not begun any more: {log:?}");
+    assert!(
+        log.contains(&"created net".into()) && !log.contains(&"create a".into()),
+        "it could be, but is not begun any more: {log:?}"
+    );
 
     world.broken.lock().unwrap().clear();
     up(cluster(), &world).await.unwrap();
@@ -349,7 +354,12 @@ async fn what_is_no_longer_wanted_goes_users_first_after_the_rest_is_made() {
     let mut graph = cluster_without(&["machine machine-1", "disk disk-1", "part b"]);
     graph.add(thing::<DISK>("disk-2"));
     let plan = plan(graph, &world).await.unwrap();
-    let expected = [(Verb::Create, "disk disk-2"), (Verb::Delete, "disk disk-1"), (Verb::Delete, "machine machine-1"), (Verb::Delete, "part b")];
+    let expected = [
+        (Verb::Create, "disk disk-2"),
+        (Verb::Delete, "disk disk-1"),
+        (Verb::Delete, "machine machine-1"),
+        (Verb::Delete, "part b"),
+    ];
     assert_eq!(verbs(&plan), expected.map(|(v, a)| (v, a.to_owned())));
     assert!(plan.items.iter().filter(|i| i.verb == Verb::Delete).all(|i| i.reason() == "no longer wanted"));
     let made = apply(&plan, &KINDS, &world, &Report::silent()).await.unwrap();
@@ -381,7 +391,10 @@ async fn of_two_with_one_name_the_one_that_fits_stays() {
     assert_eq!(plan.items.last().unwrap().reason(), "a second one of this name");
     let made = apply(&plan, &KINDS, &world, &Report::silent()).await.unwrap();
     let log = world.log();
-    assert_eq!(log.iter().filter(|l| l.starts_with("delete")).collect::<Vec<_>>(), ["delete 0-a", "delete 0-net", "delete z-net"]);
+    assert_eq!(
+        log.iter().filter(|l| l.starts_with("delete")).collect::<Vec<_>>(),
+        ["delete 0-a", "delete 0-net", "delete z-net"]
+    );
     assert_eq!(made.values().find(|e| e.address.name == "net").unwrap().id, "net-1");
     assert_eq!(world.things.lock().unwrap()["c-1"].uses, ["net-1"], "what is new is built on the one that stays");
     assert!(self::plan(grown(), &world).await.unwrap().is_empty());
@@ -543,7 +556,11 @@ async fn each_kind_is_a_step_and_each_thing_says_what_released_it() {
         }
     }
     steps.sort();
-    assert_eq!((steps, open), (vec!["disk".into(), "machine".into(), "net".into(), "part".into()], 0), "each once, and each ended");
+    assert_eq!(
+        (steps, open),
+        (vec!["disk".into(), "machine".into(), "net".into(), "part".into()], 0),
+        "each once, and each ended"
+    );
     let by = |name: &str| released[name].map(|id| names[&id].clone());
     assert_eq!((by("net"), by("a")), (None, Some("net".into())));
     assert!(["a", "disk-0"].contains(&by("machine-0").unwrap().as_str()));
