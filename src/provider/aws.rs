@@ -5,10 +5,11 @@
 
 use crate::aws::client::Login;
 use crate::aws::layout::{Surroundings, layout};
+use crate::aws::resource::bucket::Bucket;
 use crate::aws::{Aws, census, preflight, resource};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
-use crate::graph::{self, Entry, Plan, Verb};
+use crate::graph::{self, Entry, Plan, Resource as _, Verb};
 use crate::report::Report;
 
 pub mod checks;
@@ -58,6 +59,13 @@ pub fn login(cluster: &Cluster) -> Login {
     Login { region: cluster.aws.region.clone(), profile: cluster.aws.profile.clone() }
 }
 
+fn names(things: Vec<census::Thing>) -> Vec<String> {
+    let mut names: Vec<String> = things.into_iter().map(|thing| thing.cluster).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 impl AwsProvider {
     /// Logs in for this cluster.
     pub async fn connect(cluster: &Cluster) -> Result<AwsProvider> {
@@ -87,17 +95,14 @@ impl AwsProvider {
         format!("{} as {}, in {}", self.aws.identity.account, self.aws.identity.arn, self.aws.region)
     }
 
-    /// The names of all clusters of this account and region.
-    ///
-    /// Each has a bucket from its first moment to its last; one that lost it is found by `kup gc`, which looks everywhere.
+    /// The names of all clusters of this account and region of which anything is left.
     pub async fn clusters(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = census::buckets(&self.aws).await?.into_iter().map(|thing| thing.cluster).collect();
-        if names.is_empty() {
-            names = census::take(&self.aws, None).await?.into_iter().map(|thing| thing.cluster).collect();
-        }
-        names.sort();
-        names.dedup();
-        Ok(names)
+        Ok(names(census::take(&self.aws, None).await?))
+    }
+
+    /// The names of those that have a bucket, as each has from its first moment on: one call, for `up`.
+    pub async fn begun(&self) -> Result<Vec<String>> {
+        Ok(names(census::buckets(&self.aws).await?))
     }
 
     /// All things of the cluster, by the kinds' own lists.
@@ -156,7 +161,7 @@ impl AwsProvider {
     /// could be kept as the first: everybody who makes anything keeps his before.
     pub async fn again(&self, cluster: &Cluster, plan: AwsPlan, replace: &[String]) -> Result<AwsPlan> {
         if plan.new && kept::save(&self.aws, cluster, &plan.around, true).await? {
-            return Ok(plan);
+            return self.with_bucket(plan).await;
         }
         let (found, kept) = tokio::try_join!(self.found(), kept::load(&self.aws))?;
         let again = self.compare(cluster, found, kept, plan.around.caller, plan.around.ssh_public, replace).await?;
@@ -164,6 +169,19 @@ impl AwsProvider {
             kept::save(&self.aws, cluster, &again.around, false).await?;
         }
         Ok(again)
+    }
+
+    /// The plan, knowing that the bucket is there by now: the lock in it has made it.
+    async fn with_bucket(&self, mut plan: AwsPlan) -> Result<AwsPlan> {
+        let kinds = resource::kinds();
+        for item in plan.plan.items.iter_mut().filter(|item| item.address.kind == Bucket::KIND) {
+            if let Some(kind) = kinds.iter().find(|kind| kind.name == Bucket::KIND)
+                && let Some(found) = kind.list(&self.aws).await?.into_iter().find(|found| found.address == item.address)
+            {
+                (item.verb, item.found) = (Verb::Keep, Some(found));
+            }
+        }
+        Ok(plan)
     }
 
     /// Does what the plan says.

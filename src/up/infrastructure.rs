@@ -33,7 +33,8 @@ impl Up {
 
     /// Makes what the plan says. Says whether anything was changed.
     pub async fn infrastructure(&self, provider: &AwsProvider, plan: AwsPlan, interrupt: &Interrupt, report: &Report) -> Result<bool> {
-        if plan.is_empty() {
+        let changes = !plan.is_empty();
+        if !changes && !plan.keeps {
             return Ok(false);
         }
         let span = report.step("lock");
@@ -47,7 +48,7 @@ impl Up {
             provider.apply(&plan, report).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
         };
         match lock.during(report, interrupt.or(work)).await {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(changes),
             Err(error) if error.kind == Kind::Interrupted => Err(error),
             Err(error) => Err(self.what_is_left(error, provider).await),
         }

@@ -27,7 +27,7 @@ pub(super) async fn wanted(args: &ConfigArgs, mut loaded: Loaded, ui: &Ui) -> Re
     }
     let mut args = args.clone();
     if !loaded.is_set("name")
-        && let Some(name) = only(&provider.clusters().await?)?
+        && let Some(name) = only(&provider.begun().await?)?
     {
         provider = provider.of_cluster(&name);
         args.name = Some(name);
