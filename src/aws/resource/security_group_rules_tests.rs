@@ -125,6 +125,3 @@ async fn a_rule_that_is_gone_does_not_keep_the_others() {
     revoke(&aws, "sg-1", rules).await.unwrap();
     assert_eq!(second.num_calls(), 1);
 }
-
-#[path = "try_n.rs"]
-mod try_n;
