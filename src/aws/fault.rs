@@ -135,17 +135,36 @@ impl Failure {
         self
     }
 
+    /// Whether it is about the clock: AWS's and this machine's are too far apart.
+    fn is_skew(&self) -> bool {
+        matches!(self.code.as_str(), "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture")
+            || self.message.contains("Signature expired")
+            || self.message.contains("Signature not yet current")
+    }
+
     /// As the user reads it: what failed, AWS's words, and what to type where that is known.
     pub fn error(self, what: impl Into<String>) -> Error {
         let error = Error::new(what);
         let said = if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) };
         let error = error.why(said);
         match self.fault {
+            Fault::Login if self.is_skew() => error
+                .kind(Kind::Credentials)
+                .hint("AWS takes no call that is more than five minutes off: set this machine's clock; `timedatectl` shows what it says"),
             Fault::Login => error
                 .kind(Kind::Credentials)
                 .hint("`aws sts get-caller-identity` shows what your credentials are worth")
                 .hint("`aws sso login` (with --profile, if you use one) renews a login of IAM Identity Center; `aws configure` sets keys"),
-            Fault::Denied => error.kind(Kind::Credentials).hint("`kup iam policy` prints what kup needs for this cluster, by action"),
+            Fault::Denied => {
+                let error = error.kind(Kind::Credentials);
+                let error = match denied(&self.message) {
+                    Some((action, resource)) => error.hint(format!(
+                        r#"have this added to a policy of yours: {{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#
+                    )),
+                    None => error,
+                };
+                error.hint("`kup iam policy` prints all that kup needs for this cluster, by action")
+            }
             Fault::Quota => error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on"),
             Fault::Capacity => error.hint("give another zone or machine type, or try again later"),
             Fault::Throttled => error.hint("other programs use up this account's calls: try again in a minute"),
@@ -153,6 +172,13 @@ impl Failure {
             _ => error,
         }
     }
+}
+
+/// The action and the resource that AWS's words about a denial name; any resource if they name none.
+fn denied(message: &str) -> Option<(&str, &str)> {
+    let word = |after: &str| message.split_once(after)?.1.split([' ', ',']).next().map(|word| word.trim_end_matches('.'));
+    let action = word("to perform: ").filter(|action| action.contains(':'))?;
+    Some((action, word("on resource: ").map_or("*", |resource| resource.trim_matches('"'))))
 }
 
 /// Turns the SDK's errors into kup's by saying what was being done.
@@ -197,4 +223,30 @@ where
         failure.fault = Fault::Login;
     }
     failure.error(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(fault: Fault, code: &str, message: &str) -> String {
+        Failure { fault, code: code.into(), message: message.into(), request: None }.error("no VPC").to_string()
+    }
+
+    #[test]
+    fn a_denial_names_the_line_to_add() {
+        let message = "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/me is not authorized to perform: \
+                       ec2:CreateVpc on resource: arn:aws:ec2:us-west-2:123456789012:vpc/* because no identity-based policy allows it.";
+        let text = told(Fault::Denied, "UnauthorizedOperation", message);
+        let line = r#"{"Effect": "Allow", "Action": "ec2:CreateVpc", "Resource": "arn:aws:ec2:us-west-2:123456789012:vpc/*"}"#;
+        assert!(text.contains(line), "{text}");
+        assert_eq!(denied("User: x is not authorized to perform: iam:ListRoles"), Some(("iam:ListRoles", "*")));
+        assert_eq!(denied("Access Denied"), None);
+    }
+
+    #[test]
+    fn a_wrong_clock_is_not_taken_for_a_wrong_login() {
+        let text = told(Fault::Login, "SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than …");
+        assert!(text.contains("clock") && !text.contains("sso"), "{text}");
+    }
 }
