@@ -33,6 +33,8 @@ pub struct Foreign {
     pub owner: String,
     /// The ids of what must stay because of it.
     pub holds: BTreeSet<String>,
+    /// The classic load balancer it is part of: kup does not know whose that is, and does not remove it.
+    pub classic_balancer: Option<String>,
 }
 
 impl Foreign {
@@ -107,7 +109,7 @@ pub async fn find(aws: &Aws, vpc: &str) -> Result<Vec<Foreign>> {
             let mut holds: BTreeSet<String> = instance.subnet_id.clone().into_iter().collect();
             holds.extend(instance.security_groups().iter().filter_map(|group| group.group_id.clone()));
             let key = instance.key_name.clone().map(|key| format!("key pair {key}"));
-            found.push(Foreign { kind: "instance", owner: whose(instance.tags(), key.into_iter().chain([owner.clone()])), id, holds });
+            found.push(Foreign { kind: "instance", owner: whose(instance.tags(), key.into_iter().chain([owner.clone()])), id, holds, classic_balancer: None });
         }
     }
     let balancers = if interfaces.iter().any(|x| balancer(x.description()).is_some()) { balancers(aws).await? } else { BTreeMap::new() };
@@ -133,21 +135,22 @@ pub async fn find(aws: &Aws, vpc: &str) -> Result<Vec<Foreign>> {
             x.requester_id.clone().map(|id| format!("made by {id}")).unwrap_or_default(),
             x.owner_id.clone().map(|id| format!("of account {id}")).unwrap_or_default(),
         ];
-        found.push(Foreign { kind: "network interface", owner: whose(x.tag_set(), also), id, holds });
+        let classic_balancer = balancer(x.description()).filter(|_| !x.description().is_some_and(|d| d.contains('/'))).map(str::to_owned);
+        found.push(Foreign { kind: "network interface", owner: whose(x.tag_set(), also), id, holds, classic_balancer });
     }
     for x in subnets.iter().filter(|x| !ours(aws, x.tags())) {
         let owner = whose(x.tags(), [x.cidr_block.clone().unwrap_or_default()]);
-        found.push(Foreign { kind: "subnet", owner, id: x.subnet_id.clone().unwrap_or_default(), holds: BTreeSet::new() });
+        found.push(Foreign { kind: "subnet", owner, id: x.subnet_id.clone().unwrap_or_default(), holds: BTreeSet::new(), classic_balancer: None });
     }
     for x in groups.iter().filter(|x| !ours(aws, x.tags()) && x.group_name() != Some("default")) {
         let holds = refers_to(x).collect();
         let owner = whose(x.tags(), [x.group_name.clone().unwrap_or_default()]);
-        found.push(Foreign { kind: "security group", owner, id: x.group_id.clone().unwrap_or_default(), holds });
+        found.push(Foreign { kind: "security group", owner, id: x.group_id.clone().unwrap_or_default(), holds, classic_balancer: None });
     }
     let main = |x: &aws_sdk_ec2::types::RouteTable| x.associations().iter().any(|a| a.main == Some(true));
     for x in tables.iter().filter(|x| !ours(aws, x.tags()) && !main(x)) {
         let holds = x.associations().iter().filter_map(|a| a.subnet_id.clone()).collect();
-        found.push(Foreign { kind: "route table", owner: whose(x.tags(), []), id: x.route_table_id.clone().unwrap_or_default(), holds });
+        found.push(Foreign { kind: "route table", owner: whose(x.tags(), []), id: x.route_table_id.clone().unwrap_or_default(), holds, classic_balancer: None });
     }
     for one in &mut found {
         one.holds.insert(vpc.to_owned());

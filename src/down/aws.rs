@@ -115,8 +115,9 @@ impl Down {
             }
             if entry.address.kind == BUCKET { bucket.push(entry) } else { rest.push(entry) }
         }
+        let things: Vec<Thing> = seen.things.iter().filter(|thing| !held.contains(thing.id.as_str())).cloned().collect();
         let (mut left, kubernetes) =
-            tokio::join!(sweep(rest, &kinds, aws, report), leftovers::remove(aws, &seen.things, self.volumes, report));
+            tokio::join!(sweep(rest, &kinds, aws, report), leftovers::remove(aws, &things, self.volumes, report));
         left.extend(kubernetes);
         // The cluster's controllers may have made something until their machine was gone.
         for _ in 0..ROUNDS {
@@ -169,6 +170,9 @@ impl Down {
         if !things.is_empty() {
             let lines: Vec<String> = things.iter().map(Thing::line).collect();
             error = error.left(format!("{}{}", lines.join(", "), cost(&aws.region, &things)));
+        }
+        for name in foreign.iter().filter_map(|one| one.classic_balancer.as_ref()) {
+            error = error.hint(format!("`aws elb delete-load-balancer --region {} --load-balancer-name {name}` removes the classic load balancer, which Kubernetes may have made", aws.region));
         }
         if !foreign.is_empty() {
             error = error.hint("remove what is not the cluster's, or move it elsewhere, if it is yours");
