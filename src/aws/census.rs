@@ -381,3 +381,36 @@ async fn iam(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
     let (a, b, c, d) = tokio::try_join!(roles, users, policies, profiles)?;
     Ok([a, b, c, d].into_iter().flatten().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::testing::map;
+
+    #[test]
+    fn a_thing_is_whose_its_tags_say() {
+        let whose = |pairs: &[(&str, &str)]| owner(&map(pairs));
+        assert_eq!(whose(&[("kup.dev/cluster", "a"), ("kubernetes.io/cluster/a", "owned")]), Some(("a".into(), Maker::Kup)));
+        assert_eq!(whose(&[("kubernetes.io/cluster/a", "owned")]), Some(("a".into(), Maker::Kubernetes)));
+        for near_miss in [&[("kubernetes.io/cluster/a", "shared")][..], &[("KubernetesCluster", "a")], &[("kup.dev/clusters", "a")], &[]] {
+            assert_eq!(whose(near_miss), None, "{near_miss:?}");
+        }
+    }
+
+    #[test]
+    fn what_clusters_share_is_a_thing_of_each_of_them() {
+        let tags = map(&[("kup.dev/shared/a", "tagged"), ("kup.dev/shared/b", "tagged before"), ("Name", "office")]);
+        let things = own_and_shared("vpc", "given vpc", "vpc-1".into(), Some("vpc-1".into()), tags);
+        let told: Vec<_> = things.iter().map(|t| (t.cluster.as_str(), t.kind, t.id.as_str())).collect();
+        assert_eq!(told, [("a", "given vpc", "vpc-1"), ("b", "given vpc", "vpc-1")]);
+    }
+
+    #[test]
+    fn a_line_says_what_a_thing_is_and_how_large() {
+        let volume = Billed::Volume { size: 20, of: "gp3".into() };
+        let tags = map(&[("kubernetes.io/cluster/a", "owned"), ("Name", "data")]);
+        let volume = thing("volume", Some("vol-1".into()), None, tags, volume).unwrap();
+        assert_eq!(volume.line(), "volume vol-1 (data, 20 GiB gp3)");
+        assert_eq!(by_name("role", "arn:x".into(), "arn:x".into(), "a".into()).line(), "role arn:x");
+    }
+}

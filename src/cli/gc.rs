@@ -118,3 +118,26 @@ fn show(region: &str, left: &[Left], ui: &Ui) {
     }
     ui.print("\n`kup gc --delete` removes all of it.");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::census::{Billed, Maker};
+
+    #[test]
+    fn clusters_with_machines_or_groups_are_no_leftovers() {
+        let thing = |cluster: &str, kind: &'static str| Thing {
+            cluster: cluster.into(),
+            kind,
+            id: "x".into(),
+            name: String::new(),
+            maker: Maker::Kup,
+            billed: Billed::No,
+            vpc: None,
+            tags: BTreeMap::new(),
+        };
+        let things = vec![thing("a", "vpc"), thing("a", "instance"), thing("b", "auto scaling group"), thing("c", "role"), thing("c", "bucket")];
+        let left = leftovers(things);
+        assert_eq!(left.iter().map(|l| (l.cluster.as_str(), l.things.len())).collect::<Vec<_>>(), [("c", 2)]);
+    }
+}

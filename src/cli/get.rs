@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::machine::Role;
 use crate::provider::aws::kept;
 use crate::provider::{AwsProvider, ClusterId, LocalProvider, Provider};
+use crate::report::Report;
 use crate::saved;
 use crate::standing::{self, Standing};
 use crate::status::nodes;
@@ -92,16 +93,23 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 }
 
 async fn clusters(local: &LocalProvider, only: Option<ProviderKind>, config: &ConfigArgs, ui: &Ui) -> Result<()> {
-    let cluster = config.load(&ui.report)?.cluster;
     // Whoever uses AWS has said so: nobody else's machine asks it anything.
-    let aws = only.unwrap_or(cluster.provider) == ProviderKind::Aws;
+    let cluster = match only {
+        Some(ProviderKind::Local) => None,
+        _ => Some(config.load(&Report::silent())?.cluster).filter(|cluster| cluster.provider == ProviderKind::Aws),
+    };
     let here = async {
         match only {
             Some(ProviderKind::Aws) => Ok(Vec::new()),
             _ => on_this_host(local).await,
         }
     };
-    let there = async { if aws { on_aws(&AwsProvider::connect(&cluster).await?).await } else { Ok(Vec::new()) } };
+    let there = async {
+        match &cluster {
+            Some(cluster) => on_aws(&AwsProvider::connect(cluster).await?).await,
+            None => Ok(Vec::new()),
+        }
+    };
     let (mut rows, on_aws) = tokio::try_join!(here, there)?;
     rows.extend(on_aws);
     if ui.json {

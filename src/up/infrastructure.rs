@@ -99,3 +99,33 @@ fn usage(billed: &Billed) -> Option<Usage> {
     };
     Some(Usage { item, quantity })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::aws::census::Maker;
+
+    fn thing(billed: Billed) -> Thing {
+        Thing {
+            cluster: "a".into(),
+            kind: "volume",
+            id: "vol-1".into(),
+            name: String::new(),
+            maker: Maker::Kup,
+            billed,
+            vpc: None,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_paid_by_the_hour_has_a_cost() {
+        assert_eq!(cost("us-west-2", &[thing(Billed::No)]), "");
+        assert_eq!(cost("nowhere-1", &[thing(Billed::Instance("t3.small".into()))]), ", at an unknown price");
+        let both = [thing(Billed::No), thing(Billed::Instance("t3.small".into()))];
+        assert!(cost("us-west-2", &both).contains("an hour"), "{}", cost("us-west-2", &both));
+        assert_eq!((counted(&both[..1]), counted(&both)), ("1 resource".to_owned(), "2 resources".to_owned()));
+    }
+}
