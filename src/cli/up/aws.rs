@@ -16,6 +16,7 @@ use crate::graph::Verb;
 use crate::provider::aws::{AwsPlan, AwsProvider};
 use crate::report::chain::{self, chain};
 use crate::report::tree::duration;
+use crate::times::{self, Work};
 use crate::up::Up;
 use crate::up::infrastructure::down;
 
@@ -65,6 +66,14 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     if args.dry_run {
         return plan::show_aws(&plan, &up.cluster, false, ui);
     }
+    let work = match plan.is_empty() {
+        true => Some(Work::Nothing),
+        false => plan.new.then_some(Work::All),
+    };
+    let (file, kind) = (times::path()?, work.map(|work| times::Kind::of(&up.cluster, work)));
+    if let Some(expected) = kind.as_ref().and_then(|kind| times::expected(&file, kind)) {
+        ui.report.run(&name, Some(expected));
+    }
     if !plan.is_empty() {
         if !ui.json {
             ui.print(plan::view(&plan, &up.cluster)?.text());
@@ -81,6 +90,11 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     let changed = up.infrastructure(&provider, plan, &ui.interrupt, &ui.report).await?;
     let record = ui.record()?;
     let links = chain(&record, true);
+    if let Some(kind) = kind
+        && let Err(e) = times::remember(&file, kind, &record)
+    {
+        ui.report.warn(format!("how long this took can't be remembered: {}", e.why.first().unwrap_or(&e.what)));
+    }
     if ui.json {
         return ui.result(&json!({
             "cluster": name, "stoppedAfter": "infrastructure", "changed": changed,
