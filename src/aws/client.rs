@@ -24,6 +24,9 @@ use crate::error::{Error, Kind, Result};
 /// of a client together, as AWS asks for.
 const ATTEMPTS: u32 = 8;
 
+/// How often the very first call is tried.
+const FIRST_ATTEMPTS: u32 = 3;
+
 /// How long one try of a call may take. RunInstances and CreateAutoScalingGroup were seen to take above 10 s.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -178,7 +181,9 @@ impl Aws {
         let s3_endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
         let s3 = aws_sdk_s3::config::Builder::from(config).interceptor(calls.clone()).force_path_style(s3_endpoint.is_some());
         let sts = client!(aws_sdk_sts);
-        let caller = sts.get_caller_identity().send().await.map_err(|e| fault::login("AWS does not say who we are", e))?;
+        // An endpoint that does not answer at first is told at once: nobody has begun to wait for anything yet.
+        let soon = aws_sdk_sts::config::Config::builder().retry_config(RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS));
+        let caller = sts.get_caller_identity().customize().config_override(soon).send().await.map_err(|e| fault::login("AWS does not say who we are", e))?;
         let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
             return Err(Error::new("AWS does not say who we are").why("the answer names no account").kind(Kind::Credentials));
         };
