@@ -55,7 +55,9 @@ fn ours(aws: &Aws, tags: &[Tag]) -> bool {
 
 fn whose(tags: &[Tag], also: impl IntoIterator<Item = String>) -> String {
     let name = tags.iter().find(|tag| tag.key() == Some("Name")).and_then(Tag::value).filter(|name| !name.is_empty());
-    let others = tags.iter().filter(|tag| matches!(tag.key(), Some("Owner" | "owner" | "team" | "created-by" | "aws:cloudformation:stack-name")));
+    let others = tags
+        .iter()
+        .filter(|tag| matches!(tag.key(), Some("Owner" | "owner" | "team" | "created-by" | "aws:cloudformation:stack-name")));
     let words = name.map(str::to_owned).into_iter();
     let words = words.chain(others.map(|tag| format!("{} {}", tag.key().unwrap_or_default(), tag.value().unwrap_or_default())));
     let words: Vec<String> = words.chain(also.into_iter().filter(|word| !word.is_empty())).collect();
@@ -109,10 +111,17 @@ pub async fn find(aws: &Aws, vpc: &str) -> Result<Vec<Foreign>> {
             let mut holds: BTreeSet<String> = instance.subnet_id.clone().into_iter().collect();
             holds.extend(instance.security_groups().iter().filter_map(|group| group.group_id.clone()));
             let key = instance.key_name.clone().map(|key| format!("key pair {key}"));
-            found.push(Foreign { kind: "instance", owner: whose(instance.tags(), key.into_iter().chain([owner.clone()])), id, holds, classic_balancer: None });
+            found.push(Foreign {
+                kind: "instance",
+                owner: whose(instance.tags(), key.into_iter().chain([owner.clone()])),
+                id,
+                holds,
+                classic_balancer: None,
+            });
         }
     }
-    let balancers = if interfaces.iter().any(|x| balancer(x.description()).is_some()) { balancers(aws).await? } else { BTreeMap::new() };
+    let balancers =
+        if interfaces.iter().any(|x| balancer(x.description()).is_some()) { balancers(aws).await? } else { BTreeMap::new() };
     for x in interfaces {
         let id = x.network_interface_id.clone().unwrap_or_default();
         // Those of instances come and go with them.
@@ -135,22 +144,41 @@ pub async fn find(aws: &Aws, vpc: &str) -> Result<Vec<Foreign>> {
             x.requester_id.clone().map(|id| format!("made by {id}")).unwrap_or_default(),
             x.owner_id.clone().map(|id| format!("of account {id}")).unwrap_or_default(),
         ];
-        let classic_balancer = balancer(x.description()).filter(|_| !x.description().is_some_and(|d| d.contains('/'))).map(str::to_owned);
+        let classic_balancer =
+            balancer(x.description()).filter(|_| !x.description().is_some_and(|d| d.contains('/'))).map(str::to_owned);
         found.push(Foreign { kind: "network interface", owner: whose(x.tag_set(), also), id, holds, classic_balancer });
     }
     for x in subnets.iter().filter(|x| !ours(aws, x.tags())) {
         let owner = whose(x.tags(), [x.cidr_block.clone().unwrap_or_default()]);
-        found.push(Foreign { kind: "subnet", owner, id: x.subnet_id.clone().unwrap_or_default(), holds: BTreeSet::new(), classic_balancer: None });
+        found.push(Foreign {
+            kind: "subnet",
+            owner,
+            id: x.subnet_id.clone().unwrap_or_default(),
+            holds: BTreeSet::new(),
+            classic_balancer: None,
+        });
     }
     for x in groups.iter().filter(|x| !ours(aws, x.tags()) && x.group_name() != Some("default")) {
         let holds = refers_to(x).collect();
         let owner = whose(x.tags(), [x.group_name.clone().unwrap_or_default()]);
-        found.push(Foreign { kind: "security group", owner, id: x.group_id.clone().unwrap_or_default(), holds, classic_balancer: None });
+        found.push(Foreign {
+            kind: "security group",
+            owner,
+            id: x.group_id.clone().unwrap_or_default(),
+            holds,
+            classic_balancer: None,
+        });
     }
     let main = |x: &aws_sdk_ec2::types::RouteTable| x.associations().iter().any(|a| a.main == Some(true));
     for x in tables.iter().filter(|x| !ours(aws, x.tags()) && !main(x)) {
         let holds = x.associations().iter().filter_map(|a| a.subnet_id.clone()).collect();
-        found.push(Foreign { kind: "route table", owner: whose(x.tags(), []), id: x.route_table_id.clone().unwrap_or_default(), holds, classic_balancer: None });
+        found.push(Foreign {
+            kind: "route table",
+            owner: whose(x.tags(), []),
+            id: x.route_table_id.clone().unwrap_or_default(),
+            holds,
+            classic_balancer: None,
+        });
     }
     for one in &mut found {
         one.holds.insert(vpc.to_owned());
@@ -181,9 +209,15 @@ fn balancer(description: Option<&str>) -> Option<&str> {
 async fn balancers(aws: &Aws) -> Result<BTreeMap<String, bool>> {
     let call = aws.elb.describe_load_balancers().into_paginator().items().send();
     let all: Vec<_> = call.try_collect().await.explain("load balancers could not be listed")?;
-    let ours: BTreeSet<String> = super::census::balancers(aws).await?.into_iter().filter(|t| t.cluster == aws.cluster).map(|t| t.name).collect();
+    let ours: BTreeSet<String> =
+        super::census::balancers(aws).await?.into_iter().filter(|t| t.cluster == aws.cluster).map(|t| t.name).collect();
     let names = all.into_iter().filter_map(|x| x.load_balancer_name);
-    Ok(names.map(|name| { let own = ours.contains(&name); (name, own) }).collect())
+    Ok(names
+        .map(|name| {
+            let own = ours.contains(&name);
+            (name, own)
+        })
+        .collect())
 }
 
 #[cfg(test)]
@@ -201,7 +235,10 @@ mod tests {
     #[test]
     fn owners_are_told_by_what_is_known_of_them() {
         let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-        assert_eq!(whose(&[tag("Name", "web"), tag("team", "shop")], ["of account 1".to_owned()]), "web, team shop, of account 1");
+        assert_eq!(
+            whose(&[tag("Name", "web"), tag("team", "shop")], ["of account 1".to_owned()]),
+            "web, team shop, of account 1"
+        );
         assert_eq!(whose(&[], [String::new()]), "nothing says whose it is");
     }
 }

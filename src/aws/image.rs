@@ -80,11 +80,14 @@ async fn newest(aws: &Aws, word: &str, name: &str) -> Result<String> {
     match answer {
         Ok(answer) => match answer.parameter.and_then(|p| p.value).filter(|id| id.starts_with("ami-")) {
             Some(id) => Ok(id),
-            None => Err(Error::new(format!("the newest image of {word} is not known")).why(format!("the parameter {name} holds no image's id"))),
+            None => Err(Error::new(format!("the newest image of {word} is not known"))
+                .why(format!("the parameter {name} holds no image's id"))),
         },
-        Err(failure) if failure.fault == Fault::Gone => Err(Error::usage(format!("aws.image: {word} is not published in {}", aws.region))
-            .why(format!("there is no parameter {name}"))
-            .hint("choose another of debian-13, ubuntu-24.04 and al2023, or give an image's id, like ami-0123456789abcdef0")),
+        Err(failure) if failure.fault == Fault::Gone => {
+            Err(Error::usage(format!("aws.image: {word} is not published in {}", aws.region))
+                .why(format!("there is no parameter {name}"))
+                .hint("choose another of debian-13, ubuntu-24.04 and al2023, or give an image's id, like ami-0123456789abcdef0"))
+        }
         Err(failure) => Err(failure.error(format!("the newest image of {word} could not be asked for"))),
     }
 }
@@ -99,7 +102,10 @@ mod tests {
         assert_eq!(of(&Choice::Debian13, "x86_64"), "/aws/service/debian/release/13/latest/amd64");
         assert_eq!(of(&Choice::Debian12, "arm64"), "/aws/service/debian/release/12/latest/arm64");
         assert!(of(&Choice::Ubuntu2404, "x86_64").contains("/amd64/hvm/"));
-        assert_eq!(of(&Choice::AmazonLinux2023, "x86_64"), "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64");
+        assert_eq!(
+            of(&Choice::AmazonLinux2023, "x86_64"),
+            "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+        );
         assert_eq!(parameter(&Choice::Id("ami-1".into()), "x86_64"), None);
     }
 

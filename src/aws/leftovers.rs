@@ -68,15 +68,27 @@ async fn one(aws: &Aws, thing: &Thing) -> Result<()> {
     let gone = |outcome: std::result::Result<(), Failure>| unless_gone(outcome).map(drop);
     match thing.kind {
         "load balancer" => {
-            aws.until_unblocked(&what, || async { gone(aws.elb.delete_load_balancer().load_balancer_arn(id).send().await.failure().map(drop)) }).await
+            aws.until_unblocked(&what, || async {
+                gone(aws.elb.delete_load_balancer().load_balancer_arn(id).send().await.failure().map(drop))
+            })
+            .await
         }
         "target group" => {
-            aws.until_unblocked(&what, || async { gone(aws.elb.delete_target_group().target_group_arn(id).send().await.failure().map(drop)) }).await
+            aws.until_unblocked(&what, || async {
+                gone(aws.elb.delete_target_group().target_group_arn(id).send().await.failure().map(drop))
+            })
+            .await
         }
-        "volume" => aws.until_unblocked(&what, || async { gone(aws.ec2.delete_volume().volume_id(id).send().await.failure().map(drop)) }).await,
+        "volume" => {
+            aws.until_unblocked(&what, || async { gone(aws.ec2.delete_volume().volume_id(id).send().await.failure().map(drop)) })
+                .await
+        }
         "security group" => {
             unnamed(aws, id).await?;
-            aws.until_unblocked(&what, || async { gone(aws.ec2.delete_security_group().group_id(id).send().await.failure().map(drop)) }).await
+            aws.until_unblocked(&what, || async {
+                gone(aws.ec2.delete_security_group().group_id(id).send().await.failure().map(drop))
+            })
+            .await
         }
         _ => Err(Error::new(what)
             .why(format!("the cluster tagged it as its own, and kup does not know how a {} is removed", thing.kind))

@@ -53,7 +53,8 @@ pub async fn type_facts(aws: &Aws, types: &BTreeSet<String>) -> Result<BTreeMap<
     let facts: BTreeMap<String, TypeFacts> = all
         .into_iter()
         .filter_map(|x| {
-            let architectures = x.processor_info.as_ref().map(|p| p.supported_architectures().iter().map(|a| a.as_str().to_owned()).collect());
+            let architectures =
+                x.processor_info.as_ref().map(|p| p.supported_architectures().iter().map(|a| a.as_str().to_owned()).collect());
             let vcpus = x.v_cpu_info.as_ref().and_then(|v| v.default_v_cpus).and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
             Some((x.instance_type?.as_str().to_owned(), TypeFacts { architectures: architectures.unwrap_or_default(), vcpus }))
         })
@@ -91,7 +92,8 @@ pub fn architecture(cluster: &Cluster, facts: &BTreeMap<String, TypeFacts>) -> R
     };
     let master = &cluster.aws.masters.instance_type;
     let Some(architecture) = of(master).into_iter().next_back() else {
-        return Err(Error::usage(format!("aws.masters.type: {master} is of no architecture that kup knows")).why("it is neither x86_64 nor arm64"));
+        return Err(Error::usage(format!("aws.masters.type: {master} is of no architecture that kup knows"))
+            .why("it is neither x86_64 nor arm64"));
     };
     match facts.keys().find(|name| !of(name).contains(architecture)) {
         None => Ok(architecture.to_owned()),
@@ -118,9 +120,11 @@ pub async fn offers(aws: &Aws, types: &BTreeSet<String>) -> Result<BTreeMap<Stri
     let offerings: Vec<_> = offerings.explain(format!("what the zones of {} offer could not be listed", aws.region))?;
     let usable = zones.availability_zones.into_iter().flatten().filter(|zone| {
         // Local and wavelength zones are no place for a cluster.
-        matches!(zone.state, None | Some(AvailabilityZoneState::Available)) && zone.zone_type().is_none_or(|t| t == "availability-zone")
+        matches!(zone.state, None | Some(AvailabilityZoneState::Available))
+            && zone.zone_type().is_none_or(|t| t == "availability-zone")
     });
-    let mut offers: BTreeMap<String, BTreeSet<String>> = usable.filter_map(|zone| Some((zone.zone_name?, BTreeSet::new()))).collect();
+    let mut offers: BTreeMap<String, BTreeSet<String>> =
+        usable.filter_map(|zone| Some((zone.zone_name?, BTreeSet::new()))).collect();
     for offering in offerings {
         if let (Some(zone), Some(of)) = (offering.location, offering.instance_type)
             && let Some(known) = offers.get_mut(&zone)
@@ -138,7 +142,11 @@ pub async fn offers(aws: &Aws, types: &BTreeSet<String>) -> Result<BTreeMap<Stri
 pub fn choose_zones(cluster: &Cluster, region: &str, offers: &BTreeMap<String, BTreeSet<String>>) -> Result<Vec<String>> {
     let good: Vec<&String> = offers.iter().filter(|(_, has)| lacks(cluster, has).is_empty()).map(|(zone, _)| zone).collect();
     let others = || {
-        if good.is_empty() { "no zone of this region has all of the types: give others".to_owned() } else { format!("zones that have all of the types: {}", list(&good)) }
+        if good.is_empty() {
+            "no zone of this region has all of the types: give others".to_owned()
+        } else {
+            format!("zones that have all of the types: {}", list(&good))
+        }
     };
     let wanted = &cluster.aws.zones;
     if wanted.is_empty() {
@@ -156,7 +164,8 @@ pub fn choose_zones(cluster: &Cluster, region: &str, offers: &BTreeMap<String, B
     let mut wrong = Vec::new();
     for zone in wanted {
         match offers.get(zone) {
-            None => wrong.push(format!("{region} has no zone {zone}; it has {}", offers.keys().cloned().collect::<Vec<_>>().join(", "))),
+            None => wrong
+                .push(format!("{region} has no zone {zone}; it has {}", offers.keys().cloned().collect::<Vec<_>>().join(", "))),
             Some(has) => {
                 let lacks = lacks(cluster, has);
                 if !lacks.is_empty() {
@@ -194,8 +203,11 @@ fn lacks(cluster: &Cluster, has: &BTreeSet<String>) -> Vec<String> {
 /// If it can't be found out: access is never opened to the whole world instead.
 pub async fn caller(cluster: &Cluster) -> Result<Option<Ipv4Addr>> {
     let access = &cluster.aws.access;
-    let fields: Vec<&str> =
-        [("aws.access.ssh", &access.ssh), ("aws.access.api", &access.api)].iter().filter(|(_, ranges)| ranges.is_empty()).map(|(field, _)| *field).collect();
+    let fields: Vec<&str> = [("aws.access.ssh", &access.ssh), ("aws.access.api", &access.api)]
+        .iter()
+        .filter(|(_, ranges)| ranges.is_empty())
+        .map(|(field, _)| *field)
+        .collect();
     if fields.is_empty() {
         return Ok(None);
     }
@@ -274,7 +286,8 @@ mod tests {
 
     #[test]
     fn the_first_zone_with_all_types_is_taken() {
-        let zones = offers(&[("r-1a", &["t3.small"]), ("r-1b", &["t3.small", "t3.medium"]), ("r-1c", &["t3.small", "t3.medium"])]);
+        let zones =
+            offers(&[("r-1a", &["t3.small"]), ("r-1b", &["t3.small", "t3.medium"]), ("r-1c", &["t3.small", "t3.medium"])]);
         assert_eq!(choose_zones(&cluster(), "r-1", &zones).unwrap(), ["r-1b"]);
     }
 
@@ -299,7 +312,10 @@ mod tests {
     fn machines_of_two_architectures_are_refused() {
         let facts = |arm: bool| {
             let of = |a: &str| TypeFacts { architectures: vec![a.to_owned()], vcpus: 2 };
-            BTreeMap::from([("t3.medium".to_owned(), of("x86_64")), ("t3.small".to_owned(), of(if arm { "arm64" } else { "x86_64" }))])
+            BTreeMap::from([
+                ("t3.medium".to_owned(), of("x86_64")),
+                ("t3.small".to_owned(), of(if arm { "arm64" } else { "x86_64" })),
+            ])
         };
         assert_eq!(architecture(&cluster(), &facts(false)).unwrap(), "x86_64");
         let error = architecture(&cluster(), &facts(true)).unwrap_err().to_string();

@@ -58,7 +58,9 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
     for (quota, limit) in wanted.into_iter().zip(limits) {
         let limit = match limit {
             Ok(limit) => limit,
-            Err(failure) if matches!(failure.fault, Fault::Login | Fault::Network) => return Err(failure.error("the account's quotas could not be asked for")),
+            Err(failure) if matches!(failure.fault, Fault::Login | Fault::Network) => {
+                return Err(failure.error("the account's quotas could not be asked for"));
+            }
             Err(failure) => {
                 unknown.get_or_insert(failure);
                 continue;
@@ -74,7 +76,9 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
     }
     if let Some(failure) = unknown {
         let words = if failure.code.is_empty() { failure.message } else { failure.code };
-        report.note(format!("the account's quotas are not known ({words}): whether the machines fit in them shows when they are made"));
+        report.note(format!(
+            "the account's quotas are not known ({words}): whether the machines fit in them shows when they are made"
+        ));
     }
     if over.is_empty() {
         return Ok(());
@@ -89,7 +93,10 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
 fn exceeds(quota: &Quota, used: u32, limit: f64) -> Option<String> {
     let sum = f64::from(used) + f64::from(quota.adds);
     (sum > limit).then(|| {
-        format!("{}: {used} in use, {} more wanted, {limit} allowed (service code {}, quota code {})", quota.what, quota.adds, quota.service, quota.code)
+        format!(
+            "{}: {used} in use, {} more wanted, {limit} allowed (service code {}, quota code {})",
+            quota.what, quota.adds, quota.service, quota.code
+        )
     })
 }
 
@@ -104,7 +111,10 @@ async fn vcpus(aws: &Aws, wanted: bool) -> Result<(u32, u32)> {
     let (mut on_demand, mut spot) = (0u32, 0u32);
     for instance in all.into_iter().flat_map(|r| r.instances.into_iter().flatten()) {
         // The quota counts the families A, C, D, H, I, M, R, T and Z.
-        let standard = instance.instance_type.as_ref().is_some_and(|t| t.as_str().starts_with(['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z']));
+        let standard = instance
+            .instance_type
+            .as_ref()
+            .is_some_and(|t| t.as_str().starts_with(['a', 'c', 'd', 'h', 'i', 'm', 'r', 't', 'z']));
         let cpus = instance.cpu_options.map_or(2, |o| o.core_count.unwrap_or(1) * o.threads_per_core.unwrap_or(1));
         if standard {
             let sum = if instance.instance_lifecycle.is_some() { &mut spot } else { &mut on_demand };

@@ -57,7 +57,11 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
         }
     }
     let context = |key: &str, value: &str| {
-        ContextEntry::builder().context_key_name(key).context_key_type(ContextKeyTypeEnum::String).context_key_values(value).build()
+        ContextEntry::builder()
+            .context_key_name(key)
+            .context_key_type(ContextKeyTypeEnum::String)
+            .context_key_values(value)
+            .build()
     };
     let tagged = ["aws:RequestTag", "aws:ResourceTag", "ec2:ResourceTag", "autoscaling:ResourceTag"]
         .map(|key| context(&format!("{key}/{}", super::tags::CLUSTER), &aws.cluster));
@@ -70,7 +74,8 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
             .resource_arns(resource)
             .set_context_entries(Some(tagged.to_vec()));
         async move {
-            let results: std::result::Result<Vec<aws_sdk_iam::types::EvaluationResult>, _> = call.into_paginator().items().send().try_collect().await;
+            let results: std::result::Result<Vec<aws_sdk_iam::types::EvaluationResult>, _> =
+                call.into_paginator().items().send().try_collect().await;
             results.failure()
         }
     };
@@ -88,11 +93,16 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
     for answer in std::iter::once(first).chain(rest) {
         match answer {
             Ok(results) => denied.extend(
-                results.into_iter().filter(|r| r.eval_decision != PolicyEvaluationDecisionType::Allowed).map(|r| r.eval_action_name),
+                results
+                    .into_iter()
+                    .filter(|r| r.eval_decision != PolicyEvaluationDecisionType::Allowed)
+                    .map(|r| r.eval_action_name),
             ),
             Err(failure) if preflight::optional(failure.fault) => {
                 let words = if failure.code.is_empty() { failure.message } else { failure.code };
-                report.note(format!("whether you may do all that is needed can't be asked in advance ({words}); a denied action will be named"));
+                report.note(format!(
+                    "whether you may do all that is needed can't be asked in advance ({words}); a denied action will be named"
+                ));
                 break;
             }
             Err(failure) => return Err(failure.error("IAM's simulator could not be asked")),

@@ -64,7 +64,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         return if ui.json { ui.result(&left) } else { Ok(()) };
     }
     let names: Vec<&str> = left.iter().map(|left| left.cluster.as_str()).collect();
-    let question = format!("Remove what is left of {} in {}/{}?", names.join(", "), provider.aws.identity.account, provider.aws.region);
+    let question =
+        format!("Remove what is left of {} in {}/{}?", names.join(", "), provider.aws.identity.account, provider.aws.region);
     if !ui.confirm(question, args.yes).await? {
         return Err(Error::new("nothing was removed").kind(Kind::Interrupted));
     }
@@ -109,12 +110,23 @@ fn show(region: &str, left: &[Left], ui: &Ui) {
     let rows = left.iter().flat_map(|left| {
         left.things.iter().map(|thing| {
             let what = if is_claim(thing) { "volume of a claim" } else { thing.kind };
-            [left.cluster.clone(), what.to_owned(), thing.id.clone(), cost(region, std::slice::from_ref(thing)).trim_start_matches(", ").to_owned()]
+            [
+                left.cluster.clone(),
+                what.to_owned(),
+                thing.id.clone(),
+                cost(region, std::slice::from_ref(thing)).trim_start_matches(", ").to_owned(),
+            ]
         })
     });
     ui.print(table(["CLUSTER", "KIND", "ID", "COST"], rows));
     for one in left {
-        ui.print(format!("\n{}: {}{}; `{}` removes it", one.cluster, counted(&one.things), cost(region, &one.things), down(region, &one.cluster)));
+        ui.print(format!(
+            "\n{}: {}{}; `{}` removes it",
+            one.cluster,
+            counted(&one.things),
+            cost(region, &one.things),
+            down(region, &one.cluster)
+        ));
     }
     ui.print("\n`kup gc --delete` removes all of it.");
 }
@@ -136,7 +148,13 @@ mod tests {
             vpc: None,
             tags: BTreeMap::new(),
         };
-        let things = vec![thing("a", "vpc"), thing("a", "instance"), thing("b", "auto scaling group"), thing("c", "role"), thing("c", "bucket")];
+        let things = vec![
+            thing("a", "vpc"),
+            thing("a", "instance"),
+            thing("b", "auto scaling group"),
+            thing("c", "role"),
+            thing("c", "bucket"),
+        ];
         let left = leftovers(things);
         assert_eq!(left.iter().map(|l| (l.cluster.as_str(), l.things.len())).collect::<Vec<_>>(), [("c", 2)]);
     }

@@ -121,7 +121,8 @@ async fn clusters(local: &LocalProvider, only: Option<ProviderKind>, config: &Co
     }
     let rows = rows.into_iter().map(|c| {
         let version = c.version.unwrap_or_else(|| "unknown".into());
-        let provider = c.region.map_or_else(|| c.provider.as_str().to_owned(), |region| format!("{} {region}", c.provider.as_str()));
+        let provider =
+            c.region.map_or_else(|| c.provider.as_str().to_owned(), |region| format!("{} {region}", c.provider.as_str()));
         let context = c.context.unwrap_or_else(|| "-".into());
         [c.name, provider, version, format!("{}/{} running", c.running, c.machines), context]
     });

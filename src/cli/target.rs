@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::config_args::ConfigArgs;
-use crate::cluster::{Loaded, defaults};
 use crate::cluster::spec::{EngineChoice, ProviderKind};
+use crate::cluster::{Loaded, defaults};
 use crate::error::{Error, Result};
 use crate::provider::local::LocalProvider;
 use crate::provider::{AwsProvider, ClusterId, Provider as _};

@@ -17,9 +17,9 @@ use crate::kubeconfig;
 use crate::provider::ClusterId;
 use crate::provider::aws::AwsProvider;
 use crate::report::Report;
+use crate::state;
 use crate::up::context_name;
 use crate::up::infrastructure::{cost, down};
-use crate::state;
 
 /// The kind whose thing holds the lock, and therefore goes last.
 const BUCKET: &str = "bucket";
@@ -122,7 +122,8 @@ impl Down {
         // The cluster's controllers may have made something until their machine was gone.
         for _ in 0..ROUNDS {
             let now = census::take(aws, Some(&aws.cluster)).await?;
-            let news: Vec<Thing> = now.into_iter().filter(|t| t.maker == Maker::Kubernetes && !seen.things.iter().any(|s| s.id == t.id)).collect();
+            let news: Vec<Thing> =
+                now.into_iter().filter(|t| t.maker == Maker::Kubernetes && !seen.things.iter().any(|s| s.id == t.id)).collect();
             if news.iter().all(|thing| leftovers::is_claim(thing) && self.volumes == Volumes::Keep) {
                 break;
             }
@@ -154,7 +155,9 @@ impl Down {
                 return Ok(claims);
             }
             Ok(things) | Err(Ok(things)) => things,
-            Err(Err(error)) => return span.close(Err(error.within(format!("whether anything of cluster {name} is left could not be listed")))),
+            Err(Err(error)) => {
+                return span.close(Err(error.within(format!("whether anything of cluster {name} is left could not be listed"))));
+            }
         };
         let place = format!("{}/{}", aws.identity.account, aws.region);
         let mut error = Error::new(format!("not everything of cluster {name} in {place} could be removed"));

@@ -191,11 +191,14 @@ impl AwsProvider {
 
     /// The zones and types that could be had where one has run out.
     pub fn elsewhere(error: Error, cluster: &Cluster) -> Error {
-        let out = error.why.iter().any(|why| why.contains("InsufficientInstanceCapacity") || why.contains("InsufficientCapacity"));
+        let out =
+            error.why.iter().any(|why| why.contains("InsufficientInstanceCapacity") || why.contains("InsufficientCapacity"));
         if !out {
             return error;
         }
         let zones = if cluster.aws.zones.is_empty() { "aws.zones, to begin elsewhere" } else { "another zone in aws.zones" };
-        error.hint(format!("another type in aws.masters.type or aws.minions.type, several types in a group of aws.groups, or {zones}"))
+        error.hint(format!(
+            "another type in aws.masters.type or aws.minions.type, several types in a group of aws.groups, or {zones}"
+        ))
     }
 }

@@ -25,14 +25,22 @@ impl Up {
             return Ok(());
         }
         let name = &self.cluster.name;
-        Err(Error::usage("this release builds everything that a cluster needs on AWS, but does not turn its machines into a cluster yet")
-            .why("the network, IAM, bucket, volumes, masters and groups of minions are made; Kubernetes is not started on them")
-            .hint(format!("`kup up --provider aws --name {name} --until infrastructure` builds that"))
-            .hint("`kup up --provider local` makes a whole cluster on this machine"))
+        Err(Error::usage(
+            "this release builds everything that a cluster needs on AWS, but does not turn its machines into a cluster yet",
+        )
+        .why("the network, IAM, bucket, volumes, masters and groups of minions are made; Kubernetes is not started on them")
+        .hint(format!("`kup up --provider aws --name {name} --until infrastructure` builds that"))
+        .hint("`kup up --provider local` makes a whole cluster on this machine"))
     }
 
     /// Makes what the plan says. Says whether anything was changed.
-    pub async fn infrastructure(&self, provider: &AwsProvider, plan: AwsPlan, interrupt: &Interrupt, report: &Report) -> Result<bool> {
+    pub async fn infrastructure(
+        &self,
+        provider: &AwsProvider,
+        plan: AwsPlan,
+        interrupt: &Interrupt,
+        report: &Report,
+    ) -> Result<bool> {
         let changes = !plan.is_empty();
         if !changes && !plan.keeps {
             return Ok(false);
@@ -61,9 +69,13 @@ impl Up {
         let again = format!("kup up --provider aws --region {} --name {name} --until infrastructure", aws.region);
         let error = match tokio::time::timeout(AFTERMATH, census::take(aws, Some(name))).await {
             Ok(Ok(things)) if things.is_empty() => return error.hint(format!("nothing was made; `{again}` tries again")),
-            Ok(Ok(things)) => error.left(format!("{} of cluster {name} in {place}{}", counted(&things), cost(&aws.region, &things))),
+            Ok(Ok(things)) => {
+                error.left(format!("{} of cluster {name} in {place}{}", counted(&things), cost(&aws.region, &things)))
+            }
             // What could not be asked is no reason to hide why the work failed.
-            Ok(Err(_)) | Err(_) => error.left(format!("what was made of cluster {name} in {place} until then; AWS could not be asked what that is")),
+            Ok(Err(_)) | Err(_) => {
+                error.left(format!("what was made of cluster {name} in {place} until then; AWS could not be asked what that is"))
+            }
         };
         error.hint(format!("`{again}` goes on from here, `{}` removes it", down(aws.region.as_str(), name)))
     }

@@ -37,7 +37,8 @@ pub(super) async fn run(args: &Args, provider: AwsProvider, ui: &Ui) -> Result<(
     let volumes = volumes(args, &seen, ui).await?;
     let things = seen.count(volumes);
     let machines = seen.things.iter().filter(|thing| thing.kind == "instance").count();
-    let question = format!("Remove cluster {name} in {place}: {machines} machines, {things} things in all, and all that is on them?");
+    let question =
+        format!("Remove cluster {name} in {place}: {machines} machines, {things} things in all, and all that is on them?");
     if !ui.confirm(question, args.yes).await? {
         return Err(Error::new("nothing was removed").kind(Kind::Interrupted));
     }

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::{Args, draw};
 use crate::cli::Ui;
 use crate::cli::config_args::ConfigArgs;
-use crate::cli::plan;
 use crate::cli::down::aws::calls;
+use crate::cli::plan;
 use crate::cli::target::only;
 use crate::cluster::{Cluster, Loaded};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -103,10 +103,17 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
         }));
     }
     let word = if changed { "Everything that" } else { "As before, everything that" };
-    let head = format!("{word} cluster {name} needs on AWS stands in {}; Kubernetes is not started on its machines.", provider.aws.region);
+    let head = format!(
+        "{word} cluster {name} needs on AWS stands in {}; Kubernetes is not started on its machines.",
+        provider.aws.region
+    );
     let columns = ui.columns().map_or(usize::MAX, |c| c.saturating_sub(3));
     let lines: String = chain::lines(&links, &format!("{name}-"), columns).iter().map(|l| format!("\n  {l}")).collect();
-    let next = format!("\n\nNext:\n  kup get clusters --provider aws --region {0}\n  {1}", provider.aws.region, down(&provider.aws.region, &name));
+    let next = format!(
+        "\n\nNext:\n  kup get clusters --provider aws --region {0}\n  {1}",
+        provider.aws.region,
+        down(&provider.aws.region, &name)
+    );
     ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}{next}", duration(record.now)));
     Ok(())
 }
@@ -114,7 +121,11 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
 /// `31 to create, 1 to delete`; none if a plan changes nothing.
 fn sum(plan: &AwsPlan) -> Option<String> {
     let verbs = [(Verb::Create, "create"), (Verb::Update, "update"), (Verb::Replace, "replace"), (Verb::Delete, "delete")];
-    let parts: Vec<String> =
-        verbs.into_iter().map(|(verb, word)| (plan.count(verb), word)).filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} to {word}")).collect();
+    let parts: Vec<String> = verbs
+        .into_iter()
+        .map(|(verb, word)| (plan.count(verb), word))
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, word)| format!("{n} to {word}"))
+        .collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }

@@ -15,9 +15,18 @@ use crate::report::Report;
 ///
 /// # Errors
 /// The first thing that would fail later, when something stood already.
-pub async fn run(aws: &Aws, cluster: &Cluster, around: &Surroundings, learned: &Learned, plan: &Plan<Aws>, report: &Report) -> Result<()> {
-    let makes = |kind: &str| plan.items.iter().any(|item| item.address.kind == kind && matches!(item.verb, Verb::Create | Verb::Replace));
-    let changes = |kind: &str| makes(kind) || plan.items.iter().any(|item| item.address.kind == kind && item.verb == Verb::Update);
+pub async fn run(
+    aws: &Aws,
+    cluster: &Cluster,
+    around: &Surroundings,
+    learned: &Learned,
+    plan: &Plan<Aws>,
+    report: &Report,
+) -> Result<()> {
+    let makes =
+        |kind: &str| plan.items.iter().any(|item| item.address.kind == kind && matches!(item.verb, Verb::Create | Verb::Replace));
+    let changes =
+        |kind: &str| makes(kind) || plan.items.iter().any(|item| item.address.kind == kind && item.verb == Verb::Update);
     let machines = makes("instance") || changes("auto scaling group") || changes("launch template");
     let wanted = preflight::types(cluster);
     let facts = async {
@@ -44,7 +53,9 @@ pub async fn run(aws: &Aws, cluster: &Cluster, around: &Surroundings, learned: &
     };
     let given = async {
         match given(cluster) {
-            Some(wanted) if !learned.given && (makes("given vpc") || makes("given subnet")) => verify(aws, &wanted).await.map(drop),
+            Some(wanted) if !learned.given && (makes("given vpc") || makes("given subnet")) => {
+                verify(aws, &wanted).await.map(drop)
+            }
             _ => Ok(()),
         }
     };

@@ -52,7 +52,10 @@ pub async fn load(aws: &Aws) -> Result<Option<Kept>> {
         cluster,
         // What is missing or from another kup is chosen anew.
         image: metadata.get(IMAGE).and_then(|text| serde_json::from_str(text).ok()),
-        zones: metadata.get(ZONES).map(|text| text.split(',').filter(|z| !z.is_empty()).map(str::to_owned).collect()).unwrap_or_default(),
+        zones: metadata
+            .get(ZONES)
+            .map(|text| text.split(',').filter(|z| !z.is_empty()).map(str::to_owned).collect())
+            .unwrap_or_default(),
     }))
 }
 

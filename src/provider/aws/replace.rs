@@ -26,7 +26,9 @@ pub fn named(wanted: &Graph<Aws>, cluster: &Cluster, words: &[String]) -> Result
     let mut found = BTreeSet::new();
     for given in words {
         let short = given.strip_prefix(&prefix).unwrap_or(given);
-        let means = |address: &&Address| word(address) == *given || (address.kind == MACHINE && (address.name == *given || address.name == short));
+        let means = |address: &&Address| {
+            word(address) == *given || (address.kind == MACHINE && (address.name == *given || address.name == short))
+        };
         if let Some(address) = all.iter().find(means) {
             found.insert(address.clone());
             continue;

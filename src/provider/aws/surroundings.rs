@@ -65,7 +65,9 @@ pub async fn find(
         if let Some(wanted) = crate::aws::layout::given(cluster) {
             return match given_zones(cluster, found)? {
                 Some(zones) => Ok((zones, false, false)),
-                None => Ok((given::verify(aws, &wanted).await?.subnets.into_iter().map(|subnet| subnet.zone).collect(), false, true)),
+                None => {
+                    Ok((given::verify(aws, &wanted).await?.subnets.into_iter().map(|subnet| subnet.zone).collect(), false, true))
+                }
             };
         }
         let standing = standing_zones(found, kept)?;
