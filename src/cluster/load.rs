@@ -192,6 +192,10 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
                 Value::Number(_) | Value::Bool(_) if field.is_free_text() => {
                     format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value))
                 }
+                Value::String(text) if field.is_list() && text.len() < 60 && !text.contains(char::is_control) => {
+                    format!("write [{text}], {or_default}")
+                }
+                Value::Sequence(_) if field.is_list() => "write words, in quotes where YAML takes them for something else".into(),
                 Value::String(text) => match did_you_mean(text, field.words()) {
                     Some(word) => format!("did you mean `{word}`?"),
                     None if field.words().is_empty() => format!("write one, {or_default}"),
@@ -200,7 +204,14 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
                 _ => format!("write one, {or_default}"),
             };
             // Nothing of a password is repeated.
-            let found = if field.is_secret() { "something else".to_owned() } else { describe(&setting.value) };
+            let found = match &setting.value {
+                _ if field.is_secret() => "something else".to_owned(),
+                Value::Sequence(words) if field.is_list() => {
+                    let wrong = words.iter().find(|word| !word.is_string());
+                    format!("a list with {}", wrong.map_or("something else".to_owned(), describe))
+                }
+                value => describe(value),
+            };
             (format!("expected {}, found {found}", field.expected()), fix)
         }
     };

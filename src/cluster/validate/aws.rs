@@ -142,7 +142,8 @@ impl Check<'_> {
             let what = format!("{} are too many subnets: there is one a zone, and at most {MAX_ZONES} zones", vpc.subnets.len());
             self.problem(&[SUBNETS], what, format!("write at most {MAX_ZONES}"));
         } else if zones > 0 && !vpc.subnets.is_empty() && vpc.subnets.len() != zones && self.readable(&[ZONES, SUBNETS]) {
-            let what = format!("{} subnets for {zones} zones", vpc.subnets.len());
+            let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+            let what = format!("{} for {}", count(vpc.subnets.len(), "subnet"), count(zones, "zone"));
             let fix = format!("write one subnet a zone, in the same order, or leave {ZONES} out");
             self.problem(&[SUBNETS, ZONES], what, fix);
         }

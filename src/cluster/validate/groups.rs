@@ -48,7 +48,7 @@ impl Check<'_> {
         if !self.readable(&[&count, &min, &max]) {
             return;
         }
-        let (low, high) = (group.min.unwrap_or(group.count), group.max.unwrap_or(group.count));
+        let (low, high) = (group.min.unwrap_or(0), group.max.unwrap_or(u16::MAX));
         if low > high {
             self.problem(&[&min, &max], format!("min {low} is above max {high}"), "write min ≤ count ≤ max".into());
         } else if group.count < low {

@@ -167,7 +167,7 @@ impl Check<'_> {
         }
         if on_aws {
             if let Some(room) = self.room_on_aws().filter(|room| machines > *room && self.readable(&[VPC, ZONES])) {
-                let what = short(room, "the zones' subnets, a /24 each");
+                let what = short(room, "a public /24 in each zone");
                 return self.problem(&paths([ZONES, MASTERS]), what, "ask for fewer, or name more zones, up to four".into());
             }
             return;
