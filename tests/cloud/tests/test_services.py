@@ -23,7 +23,7 @@ def test_a_network_load_balancer(aws, network, name):
     )["LoadBalancers"][0]
     arn = balancer["LoadBalancerArn"]
     assert f":loadbalancer/net/{name}/" in arn
-    assert balancer["Type"] == "network" and balancer["SecurityGroups"] == [network.group] and balancer["DNSName"].endswith(".us-west-2.elb.amazonaws.com")
+    assert balancer["Type"] == "network" and balancer["SecurityGroups"] == [network.group] and balancer["DNSName"].startswith(f"{name}-") and balancer["DNSName"].endswith(".elb.us-west-2.amazonaws.com")
     assert [z["SubnetId"] for z in balancer["AvailabilityZones"]] == network.subnets
     target = elb.create_target_group(
         Name=name, Protocol="TCP", Port=6443, VpcId=network.vpc, TargetType="instance", HealthCheckProtocol="HTTPS", HealthCheckPath="/readyz", HealthCheckIntervalSeconds=5, Tags=tags(Name=name)

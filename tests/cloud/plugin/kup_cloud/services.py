@@ -1,7 +1,11 @@
-"""Services that LocalStack doesn't have, but moto inside it does."""
+"""The services as LocalStack is to load them: those that it lacks, and those that we mend.
+
+Whatever is mended stands in a module of its own, each with a `mend()` that may be called by several services: moto's services use one
+another's state, so an Auto Scaling group must find EC2 mended even if nobody has called EC2 before.
+"""
 
 from localstack.aws.spec import load_service
-from localstack.services.moto import _proxy_moto
+from localstack.services.moto import MotoFallbackDispatcher, _proxy_moto
 from localstack.services.plugins import Service, aws_provider
 
 
@@ -14,23 +18,64 @@ class Provider:
         self.service = service
 
 
-def through_moto(service: str) -> Service:
-    """A service all of whose operations moto answers."""
+def through(service: str, handlers: dict | None = None) -> Service:
+    """A service whose operations these handlers answer, and moto all others."""
 
-    def handler(context, request=None, *_args, **_more):
+    def moto(context, request=None, *_args, **_more):
         return _proxy_moto(context, request)
 
     def table(_provider):
-        return {operation: handler for operation in load_service(service).operation_names}
+        return {operation: moto for operation in load_service(service).operation_names} | (handlers or {})
 
     return Service.for_provider(Provider(service), dispatch_table_factory=table)
 
 
 @aws_provider(api="autoscaling")
 def autoscaling():
-    return through_moto("autoscaling")
+    from kup_cloud import groups, instances
+
+    instances.mend()
+    groups.mend()
+    return through("autoscaling")
 
 
 @aws_provider(api="elbv2")
 def elbv2():
-    return through_moto("elbv2")
+    from kup_cloud import balancers
+
+    balancers.mend()
+    return through("elbv2")
+
+
+@aws_provider(api="service-quotas")
+def service_quotas():
+    from kup_cloud import quotas
+
+    return through("service-quotas", quotas.HANDLERS)
+
+
+# The name "kup" is chosen by PROVIDER_OVERRIDE_... in the environment; "default" is LocalStack's own.
+
+
+@aws_provider(api="ec2", name="kup")
+def ec2():
+    from kup_cloud.ec2 import Provider
+
+    return Service.for_provider(Provider(), dispatch_table_factory=MotoFallbackDispatcher)
+
+
+@aws_provider(api="ssm", name="kup")
+def ssm():
+    from localstack.services.ssm.provider import SsmProvider
+
+    from kup_cloud import images
+
+    images.mend()
+    return Service.for_provider(SsmProvider(), dispatch_table_factory=MotoFallbackDispatcher)
+
+
+@aws_provider(api="iam", name="kup")
+def iam():
+    from kup_cloud.iam import Provider
+
+    return Service.for_provider(Provider(), dispatch_table_factory=MotoFallbackDispatcher)
