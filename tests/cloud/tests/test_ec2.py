@@ -102,7 +102,13 @@ def test_instance_types_offered(aws):
 def test_zones(aws):
     zones = aws.client("ec2").describe_availability_zones()["AvailabilityZones"]
     assert {"us-west-2a", "us-west-2b", "us-west-2c", "us-west-2d"} <= {z["ZoneName"] for z in zones}
-    assert all(z["State"] == "available" and z["ZoneType"] == "availability-zone" and z["OptInStatus"] == "opt-in-not-required" for z in zones)
+    assert all(z["State"] == "available" and z["ZoneType"] == "availability-zone" and z["RegionName"] == REGION for z in zones)
+
+
+@pytest.mark.lacks(moto="has no OptInStatus, and passes over a zone that is not there")
+def test_zones_that_can_be_used(aws):
+    zones = aws.client("ec2").describe_availability_zones(ZoneNames=["us-west-2a"])["AvailabilityZones"]
+    assert [z["OptInStatus"] for z in zones] == ["opt-in-not-required"]
     with pytest.raises(ClientError, match="InvalidParameterValue"):
         aws.client("ec2").describe_availability_zones(ZoneNames=["us-west-2z"])
 
@@ -150,22 +156,35 @@ def test_an_instance_keeps_what_it_was_given(aws, network, image, profile, name)
     assert found["MetadataOptions"]["HttpTokens"] == "required" and found["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     assert found["IamInstanceProfile"]["Arn"] == profile
     assert found["PrivateIpAddress"] == "172.20.0.10" and tagged(found) == {"Name": name}
-    assert [g["GroupId"] for g in found["SecurityGroups"]] == [network.group]
     assert found["SubnetId"] == network.subnets[0] and found["VpcId"] == network.vpc and found["Placement"]["AvailabilityZone"] == "us-west-2a"
     (interface,) = found["NetworkInterfaces"]
     assert interface["NetworkInterfaceId"] == eni["NetworkInterfaceId"] and [g["GroupId"] for g in interface["Groups"]] == [network.group]
     (disk,) = found["BlockDeviceMappings"]
     (volume,) = ec2.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]
     assert volume["Size"] == 20 and volume["VolumeType"] == "gp3" and volume["Encrypted"] and tagged(volume) == {"Name": name}
-    assert volume["Attachments"][0]["DeleteOnTermination"] and volume["Attachments"][0]["Device"] == "/dev/xvda"
+    assert volume["Attachments"][0]["Device"] == "/dev/xvda"
 
-    # An interface made before its instance outlives it; a disk that is to go goes.
-    ec2.terminate_instances(InstanceIds=[found["InstanceId"]])
-    assert describe(ec2, InstanceIds=[found["InstanceId"]])["State"]["Name"] == "terminated"
-    (left,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[eni["NetworkInterfaceId"]])["NetworkInterfaces"]
-    assert left["Status"] == "available" and "Attachment" not in left
-    with pytest.raises(ClientError, match="InvalidVolume.NotFound"):
-        ec2.describe_volumes(VolumeIds=[volume["VolumeId"]])
+
+@pytest.mark.lacks(moto="shows no groups of a given interface at its instance, keeps it in use after the end, and says that no disk goes with its instance")
+def test_an_interface_outlives_its_instance(aws, network, image):
+    ec2 = aws.client("ec2")
+    eni = ec2.create_network_interface(SubnetId=network.subnets[0], Groups=[network.group])["NetworkInterface"]["NetworkInterfaceId"]
+    for _ in range(2):
+        instance = ec2.run_instances(
+            ImageId=image, InstanceType="t3.medium", MinCount=1, MaxCount=1, NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": eni}]
+        )["Instances"][0]["InstanceId"]
+        found = describe(ec2, InstanceIds=[instance])
+        assert [g["GroupId"] for g in found["SecurityGroups"]] == [network.group]
+        (disk,) = found["BlockDeviceMappings"]
+        assert disk["DeviceName"] == "/dev/xvda"
+        (volume,) = ec2.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]
+        assert volume["Attachments"][0]["DeleteOnTermination"]
+        ec2.terminate_instances(InstanceIds=[instance])
+        assert describe(ec2, InstanceIds=[instance])["State"]["Name"] == "terminated"
+        (left,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[eni])["NetworkInterfaces"]
+        assert left["Status"] == "available" and "Attachment" not in left
+        with pytest.raises(ClientError, match="InvalidVolume.NotFound"):
+            ec2.describe_volumes(VolumeIds=[volume["VolumeId"]])
 
 
 def template_data(network, image, profile, name):
@@ -194,6 +213,7 @@ def template(aws, network, image, profile, name):
     return made["LaunchTemplateId"]
 
 
+@pytest.mark.lacks(moto="counts a template's own tags as what it launches")
 def test_a_launch_template_keeps_what_it_was_given(aws, template, network, image, profile, name):
     ec2 = aws.client("ec2")
     (found,) = ec2.describe_launch_templates(LaunchTemplateIds=[template])["LaunchTemplates"]
@@ -201,6 +221,9 @@ def test_a_launch_template_keeps_what_it_was_given(aws, template, network, image
     (version,) = ec2.describe_launch_template_versions(LaunchTemplateId=template, Versions=["$Default"])["LaunchTemplateVersions"]
     assert version["LaunchTemplateData"] == template_data(network, image, profile, name)
 
+
+def test_versions_of_a_launch_template(aws, template, network, image, profile, name):
+    ec2 = aws.client("ec2")
     second = template_data(network, image, profile, name) | {"InstanceType": "t3.medium"}
     assert ec2.create_launch_template_version(LaunchTemplateId=template, LaunchTemplateData=second)["LaunchTemplateVersion"]["VersionNumber"] == 2
     (found,) = ec2.describe_launch_templates(LaunchTemplateNames=[name])["LaunchTemplates"]
@@ -238,6 +261,7 @@ def test_an_instance_from_a_launch_template(aws, template, network, image, profi
     assert found["SubnetId"] == network.subnets[1]
 
 
+@pytest.mark.lacks(moto="answers with the last rule only, and shows no description of a rule that names a group")
 def test_security_groups_and_rules(aws, network, name):
     ec2 = aws.client("ec2")
     group = ec2.create_security_group(
@@ -283,7 +307,6 @@ def test_network(aws, name):
         DhcpConfigurations=[{"Key": "domain-name", "Values": ["example.internal"]}, {"Key": "domain-name-servers", "Values": ["AmazonProvidedDNS"]}],
         TagSpecifications=given("dhcp-options"),
     )["DhcpOptions"]
-    assert tagged(options) == {"Name": name}
     ec2.associate_dhcp_options(DhcpOptionsId=options["DhcpOptionsId"], VpcId=vpc["VpcId"])
     assert ec2.describe_vpcs(VpcIds=[vpc["VpcId"]])["Vpcs"][0]["DhcpOptionsId"] == options["DhcpOptionsId"]
     subnet = ec2.create_subnet(VpcId=vpc["VpcId"], CidrBlock="172.20.0.0/24", AvailabilityZone="us-west-2c", TagSpecifications=given("subnet"))["Subnet"]
@@ -310,7 +333,8 @@ def test_network(aws, name):
     with pytest.raises(ClientError, match="DependencyViolation"):
         ec2.delete_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"])
     ec2.delete_vpc_endpoints(VpcEndpointIds=[endpoint["VpcEndpointId"]])
-    assert ec2.describe_vpc_endpoints(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["VpcEndpoints"] == []
+    left = ec2.describe_vpc_endpoints(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["VpcEndpoints"]
+    assert [e["State"] for e in left] == ["deleted"] * (aws.backend == "moto")
     ec2.disassociate_route_table(AssociationId=association)
     ec2.delete_route_table(RouteTableId=table["RouteTableId"])
     ec2.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc["VpcId"])
@@ -319,7 +343,22 @@ def test_network(aws, name):
     ec2.delete_vpc(VpcId=vpc["VpcId"])
     with pytest.raises(ClientError, match="InvalidVpcID.NotFound"):
         ec2.describe_vpcs(VpcIds=[vpc["VpcId"]])
-    ec2.delete_dhcp_options(DhcpOptionsId=options["DhcpOptionsId"])
+
+
+@pytest.mark.lacks(moto="drops tags given when DHCP options are made, and removes the options with their VPC")
+def test_dhcp_options_have_tags_and_outlive_their_vpc(aws, name):
+    ec2 = aws.client("ec2")
+    made = ec2.create_dhcp_options(
+        DhcpConfigurations=[{"Key": "domain-name", "Values": ["example.internal"]}], TagSpecifications=[{"ResourceType": "dhcp-options", "Tags": tags(Name=name)}]
+    )["DhcpOptions"]
+    assert tagged(made) == {"Name": name}
+    (found,) = ec2.describe_dhcp_options(Filters=[{"Name": "tag:Name", "Values": [name]}])["DhcpOptions"]
+    assert found["DhcpOptionsId"] == made["DhcpOptionsId"]
+    vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
+    ec2.associate_dhcp_options(DhcpOptionsId=made["DhcpOptionsId"], VpcId=vpc)
+    ec2.delete_vpc(VpcId=vpc)
+    ec2.delete_dhcp_options(DhcpOptionsId=made["DhcpOptionsId"])
+    assert not ec2.describe_dhcp_options(Filters=[{"Name": "tag:Name", "Values": [name]}])["DhcpOptions"]
 
 
 def test_addresses_interfaces_and_volumes(aws, network, name):

@@ -26,7 +26,7 @@ def test_a_network_load_balancer(aws, network, name):
     assert balancer["Type"] == "network" and balancer["SecurityGroups"] == [network.group] and balancer["DNSName"].startswith(f"{name}-") and balancer["DNSName"].endswith(".elb.us-west-2.amazonaws.com")
     assert [z["SubnetId"] for z in balancer["AvailabilityZones"]] == network.subnets
     target = elb.create_target_group(
-        Name=name, Protocol="TCP", Port=6443, VpcId=network.vpc, TargetType="instance", HealthCheckProtocol="HTTPS", HealthCheckPath="/readyz", HealthCheckIntervalSeconds=5, Tags=tags(Name=name)
+        Name=name, Protocol="TCP", Port=6443, VpcId=network.vpc, TargetType="instance", HealthCheckProtocol="HTTPS", HealthCheckPath="/readyz", HealthCheckIntervalSeconds=5, HealthCheckTimeoutSeconds=3, Tags=tags(Name=name)
     )["TargetGroups"][0]
     assert target["HealthCheckProtocol"] == "HTTPS" and target["HealthCheckPath"] == "/readyz" and target["HealthCheckIntervalSeconds"] == 5
     elb.modify_target_group_attributes(TargetGroupArn=target["TargetGroupArn"], Attributes=[{"Key": "preserve_client_ip.enabled", "Value": "false"}])
@@ -247,7 +247,6 @@ def test_conditional_writes(aws, bucket):
     s3.put_object(Bucket=bucket, Key="lock", Body=b"4", IfNoneMatch="*")
 
 
-@pytest.mark.lacks(localstack="only for directory buckets: 501 NotImplemented", moto="removes the object whatever the condition")
 def test_conditional_deletes(aws, bucket):
     s3 = aws.client("s3")
     tag = s3.put_object(Bucket=bucket, Key="lock", Body=b"1")["ETag"]
@@ -306,7 +305,7 @@ def test_a_bucket_that_is_there(aws, bucket):
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
 
 
-@pytest.mark.lacks(moto="pays no heed to the expected owner of an object's bucket", localstack="pays no heed to the expected owner of an object's bucket")
+@pytest.mark.lacks(moto="pays no heed to the expected owner of a bucket")
 def test_the_expected_owner(aws, bucket):
     s3 = aws.client("s3")
     s3.put_object(Bucket=bucket, Key="k", Body=b"", ExpectedBucketOwner="123456789012")

@@ -1,5 +1,6 @@
 """Auto Scaling groups that spread over their subnets, follow their template, and keep the policy that mixes types."""
 
+import copy
 import functools
 import math
 from collections import Counter
@@ -25,7 +26,10 @@ def mend():
     def update(original, self, *args, **changes):
         # What isn't named isn't changed: moto would forget the policy.
         if not changes.get("mixed_instances_policy") and not changes.get("launch_template") and not changes.get("launch_config_name"):
-            changes["mixed_instances_policy"] = self.mixed_instances_policy
+            changes["mixed_instances_policy"] = policy = copy.deepcopy(self.mixed_instances_policy)
+            # Kept with both, and taken with one.
+            if policy:
+                policy["LaunchTemplate"]["LaunchTemplateSpecification"].pop("LaunchTemplateName", None)
         return original(self, *args, **changes)
 
     @patch(AutoScalingBackend.create_auto_scaling_group)

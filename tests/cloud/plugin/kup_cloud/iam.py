@@ -63,7 +63,7 @@ def policies_of(iam, arn: str) -> list[tuple[str, str]]:
     for holder in holders:
         inline = holder.policies.items() if isinstance(holder.policies, dict) else [(p["policy_name"], p["policy_document"]) for p in holder.policies]
         found += inline
-        found += [(policy.name, policy.document) for policy in holder.managed_policies.values()]
+        found += [(policy.name, v.document) for policy in holder.managed_policies.values() for v in policy.versions if v.is_default]
     return found
 
 

@@ -41,6 +41,19 @@ def mend():
         volume = self.ec2_backend.create_volume(size=size, zone_name=self._placement.zone, volume_type="gp3")
         self.ec2_backend.attach_volume(volume.id, self.id, self.root_device_name, True)
 
+    @patch(Instance.terminate)
+    def terminate(original, self):
+        """Interfaces that are to stay are free again."""
+        before = original(self)
+        for nic in self.nics.values():
+            if nic.instance is self:
+                nic.instance = nic.attachment_id = nic.attach_time = None
+                nic.status = "available"
+        return before
+
+    # moto reads an instance's addresses from its interfaces, so they stay there, unseen.
+    Instance.network_interfaces = property(lambda self: [] if self.state == "terminated" else list(self.nics.values()))
+
     @patch(InstanceBackend.run_instances)
     def run_instances(original, self, image_id, count, user_data, security_group_names, **given):
         template = given.get("launch_template")

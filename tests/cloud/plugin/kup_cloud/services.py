@@ -71,6 +71,8 @@ def ssm():
     from kup_cloud import images
 
     images.mend()
+    # It tells an event bus of every change, which needs packages that nothing else does; nobody listens.
+    SsmProvider._notify_event_subscribers = staticmethod(lambda *_: None)
     return Service.for_provider(SsmProvider(), dispatch_table_factory=MotoFallbackDispatcher)
 
 
@@ -79,3 +81,10 @@ def iam():
     from kup_cloud.iam import Provider
 
     return Service.for_provider(Provider(), dispatch_table_factory=MotoFallbackDispatcher)
+
+
+@aws_provider(api="s3", name="kup")
+def s3():
+    from kup_cloud.s3 import Provider, table
+
+    return Service.for_provider(Provider(), dispatch_table_factory=table)
