@@ -94,6 +94,8 @@ def ec2(client):
     # One that was deleted is no resource; moto shows it for ever.
     found["VpcEndpoints"] = [endpoint for endpoint in found["VpcEndpoints"] if endpoint["State"].lower() != "deleted"]
     found["NatGateways"] = [gateway for gateway in found["NatGateways"] if gateway["State"] != "deleted"]
+    # Both emulators show everybody's; these are of the images that they come with.
+    found["Snapshots"] = [snapshot for snapshot in found["Snapshots"] if not snapshot["Description"].startswith("Auto-created snapshot for AMI ")]
     found["PrefixLists"] = [prefixes for prefixes in found["PrefixLists"] if prefixes["OwnerId"] != "AWS"]
     return found
 
@@ -208,17 +210,17 @@ def ordered(value):
 def main():
     endpoint, *regions = sys.argv[1:]
 
-    def ask(service, region, function):
-        # Every process has a session of its own, which isn't to be shared between threads.
-        client = boto3.session.Session().client(
-            service, region_name=region, endpoint_url=endpoint, config=botocore.config.Config(s3={"addressing_style": "path"}, read_timeout=120)
-        )
-        return function(client)
+    # One session reads each service's description once; it must not be used by several threads, the clients may.
+    session = boto3.session.Session()
+    config = botocore.config.Config(s3={"addressing_style": "path"}, read_timeout=120)
 
-    jobs = {(region, service): (service, region, function) for region in regions for service, function in REGIONAL.items()}
-    jobs |= {("global", service): (service, regions[0], function) for service, function in GLOBAL.items()}
+    def client(service, region):
+        return session.client(service, region_name=region, endpoint_url=endpoint, config=config)
+
+    jobs = {(region, service): (function, client(service, region)) for region in regions for service, function in REGIONAL.items()}
+    jobs |= {("global", service): (function, client(service, regions[0])) for service, function in GLOBAL.items()}
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        running = {key: pool.submit(ask, *job) for key, job in jobs.items()}
+        running = {key: pool.submit(*job) for key, job in jobs.items()}
         result = {}
         for (region, service), job in running.items():
             try:
