@@ -94,6 +94,9 @@ def ec2(client):
     # One that was deleted is no resource; moto shows it for ever.
     found["VpcEndpoints"] = [endpoint for endpoint in found["VpcEndpoints"] if endpoint["State"].lower() != "deleted"]
     found["NatGateways"] = [gateway for gateway in found["NatGateways"] if gateway["State"] != "deleted"]
+    # A network's default list goes with it; both emulators forget to remove it.
+    networks = {vpc["VpcId"] for vpc in found["Vpcs"]}
+    found["NetworkAcls"] = [acl for acl in found["NetworkAcls"] if acl["VpcId"] in networks]
     # Both emulators show everybody's; these are of the images that they come with.
     found["Snapshots"] = [snapshot for snapshot in found["Snapshots"] if not snapshot["Description"].startswith("Auto-created snapshot for AMI ")]
     found["PrefixLists"] = [prefixes for prefixes in found["PrefixLists"] if prefixes["OwnerId"] != "AWS"]

@@ -5,8 +5,10 @@ import os
 import pathlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
+from conftest import BACKENDS, Emulated, emulator, free_port
 
 HERE = pathlib.Path(__file__).parent
 
@@ -53,3 +55,19 @@ def test_the_sdk_for_go(aws, name, tmp_path_factory):
     if not program.exists():
         subprocess.run(["go", "build", "-trimpath", "-o", program, "."], cwd=HERE.parent / "go", check=True)
     assert run(aws, str(program), name).splitlines() == ["account 123456789012", "instances 2", "lock taken", "lock PreconditionFailed"]
+
+
+def test_many_first_calls_at_once(tmp_path):
+    """kup asks several services at the same time, and may be the first to ask."""
+    for backend in BACKENDS:
+        port = free_port()
+        emulator("start", "--backend", backend, "--port", port, state=tmp_path)
+        try:
+            fresh = Emulated(backend, port, tmp_path)
+            calls = [("autoscaling", "describe_auto_scaling_groups"), ("elbv2", "describe_load_balancers"), ("ec2", "describe_vpcs"), ("iam", "list_users"), ("s3", "list_buckets")]
+            clients = [(fresh.client(service), call) for service, call in calls]
+            with ThreadPoolExecutor(len(calls)) as pool:
+                for answer in [pool.submit(getattr(client, call)) for client, call in clients]:
+                    assert answer.result()["ResponseMetadata"]["HTTPStatusCode"] == 200
+        finally:
+            emulator("stop", "--port", port, state=tmp_path)

@@ -1,5 +1,7 @@
 """Where the emulator listens."""
 
+import importlib
+
 from localstack import config
 from localstack.aws.serving.twisted import TLSMultiplexerFactory
 from localstack.runtime import hooks
@@ -12,6 +14,13 @@ from twisted.internet import endpoints, reactor, ssl
 def listen_where_told():
     """LocalStack reads only the port of an IPv4 address in GATEWAY_LISTEN and listens on all of the machine's: on this one only."""
     server.TwistedRuntimeServer.register = register
+
+
+@hooks.on_runtime_create()
+def import_services():
+    """moto's modules import one another in circles: imported by several first calls at once, they fail for good."""
+    for module in ["autoscaling", "ec2", "elbv2", "iam", "s3", "ssm", "sts"]:
+        importlib.import_module(f"moto.{module}.models")
 
 
 def register(_self, gateway, listen: list[config.HostAndPort], ssl_creds=None):
