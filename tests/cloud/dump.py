@@ -97,6 +97,13 @@ def ec2(client):
     # A network's default list goes with it; both emulators forget to remove it.
     networks = {vpc["VpcId"] for vpc in found["Vpcs"]}
     found["NetworkAcls"] = [acl for acl in found["NetworkAcls"] if acl["VpcId"] in networks]
+    # moto keeps the interfaces that it made with an instance when that has ended, where AWS removes them.
+    alive = {instance["InstanceId"] for instance in found["Instances"]}
+    found["NetworkInterfaces"] = [
+        nic
+        for nic in found["NetworkInterfaces"]
+        if nic.get("Attachment", {}).get("InstanceId", None) in alive | {None} or nic.get("Description") != "Primary network interface"
+    ]
     # Both emulators show everybody's; these are of the images that they come with.
     found["Snapshots"] = [snapshot for snapshot in found["Snapshots"] if not snapshot["Description"].startswith("Auto-created snapshot for AMI ")]
     found["PrefixLists"] = [prefixes for prefixes in found["PrefixLists"] if prefixes["OwnerId"] != "AWS"]

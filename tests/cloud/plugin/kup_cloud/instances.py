@@ -71,9 +71,12 @@ def mend():
                     instance_id=instance.id, iam_instance_profile_name=profile.get("Name"), iam_instance_profile_arn=profile.get("Arn")
                 )
             made_before = {nic.get("NetworkInterfaceId") for nic in given.get("nics") or []}
-            for nic in instance.nics.values():
+            kept = {int(nic["DeviceIndex"]) for nic in given.get("nics") or [] if nic.get("DeleteOnTermination") is False}
+            for index, nic in instance.nics.items():
                 if nic.id not in made_before:
                     nic.add_tags(interface_tags)
+                    # What is made with an instance goes with it, unless it is said otherwise.
+                    nic.delete_on_termination = index not in kept
         return reservation
 
 
