@@ -1,7 +1,7 @@
 //! What there is of kup's clusters in an account and a region, service by service: independent of the kinds' own lists, so that it can
 //! check them. It is how clusters are found by `get`, leftovers by `gc`, and how `down` proves that nothing is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::Tag;
 use serde::Serialize;
@@ -15,10 +15,12 @@ mod list;
 
 pub(super) use list::balancers;
 pub use list::buckets;
-use list::{groups, iam, machines, network};
 
 /// How the key of kup's tag on what clusters share begins; the cluster's name follows.
 const SHARED: &str = "kup.dev/shared/";
+
+/// How many values a filter may have.
+const FILTER_VALUES: usize = 200;
 
 /// What a census calls. All of it is read only.
 pub const NEEDS: &[Need] = &[
@@ -163,21 +165,30 @@ fn map(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
 /// # Errors
 /// Any service that can't be asked: a census that is not whole proves nothing.
 pub async fn take(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
-    let (network, machines, groups, balancers, buckets, iam) = tokio::try_join!(
-        network(aws, only),
-        machines(aws, only),
-        groups(aws, only),
-        balancers(aws),
-        buckets(aws),
-        iam(aws, only)
-    )?;
-    let mut things: Vec<Thing> = [network, machines, groups, balancers, buckets, iam].into_iter().flatten().collect();
+    let keys = match only {
+        Some(name) => vec![CLUSTER.to_owned(), kubernetes_key(name), format!("{SHARED}{name}")],
+        None => vec!["kup.dev/*".to_owned()],
+    };
+    let (ec2, groups, balancers, buckets, iam) =
+        tokio::try_join!(list::ec2(aws, &keys), list::groups(aws, only), balancers(aws), buckets(aws), list::iam(aws, only))?;
+    let mut things: Vec<Thing> = [ec2, groups, balancers, buckets, iam].into_iter().flatten().collect();
     // What Kubernetes made of a cluster of somebody else's (kops, EKS) is none of kup's business.
-    let known: std::collections::BTreeSet<String> =
-        things.iter().filter(|t| t.maker == Maker::Kup).map(|t| t.cluster.clone()).collect();
+    let known: BTreeSet<String> = things.iter().filter(|t| t.maker == Maker::Kup).map(|t| t.cluster.clone()).collect();
+    if only.is_none() && !known.is_empty() {
+        let keys: Vec<String> = known.iter().map(|name| kubernetes_key(name)).collect();
+        for chunk in keys.chunks(FILTER_VALUES) {
+            things.extend(list::ec2(aws, chunk).await?.into_iter().filter(|thing| thing.maker == Maker::Kubernetes));
+        }
+    }
     things.retain(|t| only.map_or_else(|| known.contains(&t.cluster), |only| t.cluster == only));
     things.sort_by(|a, b| (&a.cluster, a.kind, &a.id).cmp(&(&b.cluster, b.kind, &b.id)));
+    things.dedup_by(|a, b| (&a.cluster, a.kind, &a.id) == (&b.cluster, b.kind, &b.id));
     Ok(things)
+}
+
+/// The key of the tag that Kubernetes' controllers set on what they make.
+fn kubernetes_key(cluster: &str) -> String {
+    format!("kubernetes.io/cluster/{cluster}")
 }
 
 fn by_name(kind: &'static str, id: String, name: String, cluster: String) -> Thing {

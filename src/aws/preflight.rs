@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_ec2::types::{AvailabilityZoneState, Filter, LocationType};
 
 use super::Aws;
-use super::fault::{Explain as _, Fault};
+use super::fault::Explain as _;
 use super::permissions::{Need, Scope, need};
 use crate::cluster::Cluster;
 use crate::cluster::problem::did_you_mean;
@@ -265,11 +265,6 @@ pub async fn same_name(aws: &Aws, given: Option<&str>) -> Result<Networks> {
         }
     }
     Ok(Networks { count: u32::try_from(all.len()).unwrap_or(u32::MAX) })
-}
-
-/// Whether a failure of an optional question is one to pass over with a note.
-pub(super) fn optional(fault: Fault) -> bool {
-    !matches!(fault, Fault::Login | Fault::Network)
 }
 
 #[cfg(test)]

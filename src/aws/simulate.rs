@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use aws_config::retry::RetryConfig;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
 
 use super::Aws;
 use super::fault::Explain as _;
 use super::permissions::{Need, Scope, optional};
-use super::preflight;
 use super::resource::ROWS;
-use crate::error::Result;
 use crate::report::Report;
 
 /// What asking calls.
@@ -44,11 +43,8 @@ fn resource(aws: &Aws, need: &Need) -> String {
 }
 
 /// Warns of the actions that would be denied.
-///
-/// # Errors
-/// Only if AWS can't be reached, or the login is no longer worth anything.
-pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
-    let Some(principal) = principal(&aws.identity.arn).filter(|_| !aws.identity.arn.ends_with(":root")) else { return Ok(()) };
+pub async fn warn(aws: &Aws, report: &Report) {
+    let Some(principal) = principal(&aws.identity.arn).filter(|_| !aws.identity.arn.ends_with(":root")) else { return };
     let mut by_resource: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for need in ROWS.iter().flat_map(|row| row.needs).filter(|need| !need.optional) {
         let actions = by_resource.entry(resource(aws, need)).or_default();
@@ -63,16 +59,19 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
             .context_key_values(value)
             .build()
     };
-    let tagged = ["aws:RequestTag", "aws:ResourceTag", "ec2:ResourceTag", "autoscaling:ResourceTag"]
-        .map(|key| context(&format!("{key}/{}", super::tags::CLUSTER), &aws.cluster));
+    let mut tagged = ["aws:RequestTag", "aws:ResourceTag", "ec2:ResourceTag", "autoscaling:ResourceTag"]
+        .map(|key| context(&format!("{key}/{}", super::tags::CLUSTER), &aws.cluster))
+        .to_vec();
+    tagged.push(context(&format!("aws:ResourceTag/kubernetes.io/cluster/{}", aws.cluster), "owned"));
+    // An answer is not worth waiting for one that does not come.
+    let iam = aws_sdk_iam::Client::from_conf(aws.iam.config().to_builder().retry_config(RetryConfig::disabled()).build());
     let ask = |(resource, actions): (String, Vec<String>)| {
-        let call = aws
-            .iam
+        let call = iam
             .simulate_principal_policy()
             .policy_source_arn(&principal)
             .set_action_names(Some(actions))
             .resource_arns(resource)
-            .set_context_entries(Some(tagged.to_vec()));
+            .set_context_entries(Some(tagged.clone()));
         async move {
             let results: std::result::Result<Vec<aws_sdk_iam::types::EvaluationResult>, _> =
                 call.into_paginator().items().send().try_collect().await;
@@ -84,7 +83,7 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
     // The first question shows whether the caller may ask at all.
     let first = match questions.next() {
         Some(first) => ask(first).await,
-        None => return Ok(()),
+        None => return,
     };
     let rest = match &first {
         Ok(_) => futures::future::join_all(questions.map(ask)).await,
@@ -98,14 +97,14 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
                     .filter(|r| r.eval_decision != PolicyEvaluationDecisionType::Allowed)
                     .map(|r| r.eval_action_name),
             ),
-            Err(failure) if preflight::optional(failure.fault) => {
-                let words = if failure.code.is_empty() { failure.message } else { failure.code };
+            // Nothing depends on the answer.
+            Err(failure) => {
+                let words = if failure.code.is_empty() { "IAM gives no answer".to_owned() } else { failure.code };
                 report.note(format!(
                     "whether you may do all that is needed can't be asked in advance ({words}); a denied action will be named"
                 ));
                 break;
             }
-            Err(failure) => return Err(failure.error("IAM's simulator could not be asked")),
         }
     }
     if !denied.is_empty() {
@@ -117,7 +116,6 @@ pub async fn warn(aws: &Aws, report: &Report) -> Result<()> {
             denied.join(", ")
         ));
     }
-    Ok(())
 }
 
 #[cfg(test)]

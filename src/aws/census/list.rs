@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{Filter, InstanceStateName, NetworkInterfaceStatus, VolumeState};
 
-use super::{Billed, CLUSTER, SHARED, Thing, by_name, map, own_and_shared, thing};
+use super::{Billed, CLUSTER, Thing, by_name, map, own_and_shared, thing};
 use crate::aws::Aws;
 use crate::aws::client::bucket;
 use crate::aws::fault::{Explain as _, Fault};
@@ -13,15 +13,19 @@ use crate::error::{Error, Result};
 /// How many things one call may ask the tags of.
 const TAGS_AT_ONCE: usize = 20;
 
-/// EC2 filters by keys; with a name, those of that cluster alone.
-fn filters(only: Option<&str>) -> Option<Vec<Filter>> {
-    let name = only.unwrap_or("*");
-    let keys = [CLUSTER.to_owned(), format!("kubernetes.io/cluster/{name}"), format!("{SHARED}{name}")];
-    Some(vec![Filter::builder().name("tag-key").set_values(Some(keys.into())).build()])
+/// EC2 filters by keys.
+fn filters(keys: &[String]) -> Option<Vec<Filter>> {
+    Some(vec![Filter::builder().name("tag-key").set_values(Some(keys.to_vec())).build()])
 }
 
-pub(super) async fn network(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
-    let (ec2, f) = (&aws.ec2, || filters(only));
+/// What EC2 has under any of these keys.
+pub(super) async fn ec2(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
+    let (network, machines) = tokio::try_join!(network(aws, keys), machines(aws, keys))?;
+    Ok(network.into_iter().chain(machines).collect())
+}
+
+async fn network(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
+    let (ec2, f) = (&aws.ec2, || filters(keys));
     let what = |kind: &str| format!("{kind} could not be listed");
     let vpcs = async {
         let all: Vec<_> =
@@ -103,8 +107,8 @@ pub(super) async fn network(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>>
     Ok([a, b, c, d, e, f, g, h, i].into_iter().flatten().collect())
 }
 
-pub(super) async fn machines(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
-    let (ec2, f) = (&aws.ec2, || filters(only));
+async fn machines(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
+    let (ec2, f) = (&aws.ec2, || filters(keys));
     let instances = async {
         let call = ec2.describe_instances().set_filters(f()).into_paginator().items().send();
         let all: Vec<_> = call.try_collect().await.explain("instances could not be listed")?;

@@ -60,7 +60,12 @@ pub async fn run(
         }
     };
     let all_new = plan.items.iter().all(|item| item.verb == Verb::Create);
-    let permissions = async { if all_new { simulate::warn(aws, report).await } else { Ok(()) } };
+    let permissions = async {
+        if all_new {
+            simulate::warn(aws, report).await;
+        }
+        Ok(())
+    };
     let (facts, (), vpcs, (), ()) = tokio::try_join!(facts, zones, networks, given, permissions)?;
     let facts = facts.unwrap_or_default();
     if machines {
