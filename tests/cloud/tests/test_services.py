@@ -63,19 +63,27 @@ def test_a_network_load_balancer(aws, network, name):
 
 # --- quotas ---------------------------------------------------------------------------------------------------------------------
 
-QUOTAS = {("ec2", "L-1216C47A"): 5.0, ("ec2", "L-34B43A08"): 5.0, ("vpc", "L-F678F1CE"): 5.0, ("ec2", "L-0263D0A3"): 5.0}
+# What applies to this account, and what a new one has.
+QUOTAS = {
+    ("ec2", "L-1216C47A"): (64.0, 5.0),
+    ("ec2", "L-34B43A08"): (64.0, 5.0),
+    ("vpc", "L-F678F1CE"): (5.0, 5.0),
+    ("ec2", "L-0263D0A3"): (5.0, 5.0),
+}
 
 
 @pytest.mark.lacks(moto="knows none of EC2's quotas")
 def test_quotas(aws):
     client = aws.client("service-quotas")
-    for (service, code), value in QUOTAS.items():
-        for quota in client.get_service_quota(ServiceCode=service, QuotaCode=code)["Quota"], client.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]:
+    for (service, code), values in QUOTAS.items():
+        calls = client.get_service_quota, client.get_aws_default_service_quota
+        for call, value in zip(calls, values, strict=True):
+            quota = call(ServiceCode=service, QuotaCode=code)["Quota"]
             assert quota["Value"] == value and quota["QuotaCode"] == code and quota["ServiceCode"] == service and quota["QuotaName"]
     for service in ["ec2", "vpc"]:
-        for call in client.list_service_quotas, client.list_aws_default_service_quotas:
+        for which, call in enumerate([client.list_service_quotas, client.list_aws_default_service_quotas]):
             listed = {q["QuotaCode"]: q["Value"] for q in call(ServiceCode=service)["Quotas"]}
-            assert {c: v for (s, c), v in QUOTAS.items() if s == service}.items() <= listed.items()
+            assert {c: v[which] for (s, c), v in QUOTAS.items() if s == service}.items() <= listed.items()
     with pytest.raises(client.exceptions.NoSuchResourceException):
         client.get_service_quota(ServiceCode="ec2", QuotaCode="L-00000000")
     with pytest.raises(client.exceptions.NoSuchResourceException):

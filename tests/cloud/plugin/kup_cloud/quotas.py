@@ -1,4 +1,4 @@
-"""Service Quotas: what a new account has of what kup uses. Nothing can be raised, so what applies is the default."""
+"""Service Quotas: what a new account has of what kup uses, and what this account, which is no new one, was given since."""
 
 from localstack.aws.api import CommonServiceException
 
@@ -20,13 +20,16 @@ QUOTAS = {
     ],
 }
 
+# AWS raises the number of virtual CPUs as an account is used.
+APPLIED = {"L-1216C47A": 64.0, "L-34B43A08": 64.0}
+
 
 class NoSuchResource(CommonServiceException):
     def __init__(self):
         super().__init__("NoSuchResourceException", "The request failed because the specified service or quota does not exist.", sender_fault=True)
 
 
-def quotas(context, service: str) -> list[dict]:
+def quotas(context, service: str, applied: dict[str, float]) -> list[dict]:
     if service not in QUOTAS:
         raise NoSuchResource
     return [
@@ -36,7 +39,7 @@ def quotas(context, service: str) -> list[dict]:
             "QuotaArn": f"arn:aws:servicequotas:{context.region}:{context.account_id}:{service}/{code}",
             "QuotaCode": code,
             "QuotaName": name,
-            "Value": value,
+            "Value": applied.get(code, value),
             "Unit": "None",
             "Adjustable": adjustable,
             "GlobalQuota": False,
@@ -45,15 +48,19 @@ def quotas(context, service: str) -> list[dict]:
     ]
 
 
-def get(context, request, **_):
-    for quota in quotas(context, request["ServiceCode"]):
+def get(context, request, applied=APPLIED, **_):
+    for quota in quotas(context, request["ServiceCode"], applied):
         if quota["QuotaCode"] == request["QuotaCode"]:
             return {"Quota": quota}
     raise NoSuchResource
 
 
-def list_(context, request, **_):
-    found = quotas(context, request["ServiceCode"])
+def get_default(context, request, **_):
+    return get(context, request, {})
+
+
+def list_(context, request, applied=APPLIED, **_):
+    found = quotas(context, request["ServiceCode"], applied)
     start, size = int(request.get("NextToken") or 0), int(request.get("MaxResults") or 100)
     answer = {"Quotas": found[start : start + size]}
     if start + size < len(found):
@@ -61,9 +68,13 @@ def list_(context, request, **_):
     return answer
 
 
+def list_defaults(context, request, **_):
+    return list_(context, request, {})
+
+
 HANDLERS = {
     "GetServiceQuota": get,
-    "GetAWSDefaultServiceQuota": get,
+    "GetAWSDefaultServiceQuota": get_default,
     "ListServiceQuotas": list_,
-    "ListAWSDefaultServiceQuotas": list_,
+    "ListAWSDefaultServiceQuotas": list_defaults,
 }
