@@ -52,11 +52,15 @@ pub fn policy(template: &str, whose: &Whose) -> Result<Value> {
     serde_json::from_str(&templates::render(&path, values)?).with_context(|| format!("the template {path} is no JSON"))
 }
 
-/// A policy that IAM gives: its JSON is percent-encoded.
+/// A policy that IAM gives: its JSON is percent-encoded. Some endpoints leave that out, or quote the JSON as a string once more.
 pub fn decoded(document: &str) -> Value {
     let text = percent_encoding::percent_decode_str(document).decode_utf8_lossy();
     // What is no JSON differs from every policy, and so is replaced.
-    serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()))
+    let read = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    match read(&text) {
+        Value::String(inner) => read(&inner),
+        policy => policy,
+    }
 }
 
 /// A few digits by which two policies can be told apart in a plan.
@@ -95,5 +99,8 @@ mod tests {
         assert_eq!(digest(&ours), digest(&theirs));
         assert_ne!(digest(&ours), digest(&json!({"Version": "2012-10-17", "Statement": []})));
         assert_ne!(decoded("half a pol"), ours);
+        let text = ours.to_string();
+        assert_eq!(decoded(&text), ours);
+        assert_eq!(decoded(&Value::String(text).to_string()), ours);
     }
 }
