@@ -128,7 +128,7 @@ impl Resource for KeyPair {
 
     async fn delete(aws: &Aws, found: &KeyPairFound) -> Result<()> {
         let what = format!("the key pair {} could not be removed", found.key_name);
-        unless_gone(aws.ec2.delete_key_pair().key_pair_id(&found.id).send().await.failure()).map_err(|failure| failure.error(what))?;
+        unless_gone(aws.ec2.delete_key_pair().key_name(&found.key_name).send().await.failure()).map_err(|failure| failure.error(what))?;
         ssh_key::release(&user(aws))
     }
 }
