@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-pub use policy::{Document, LARGEST, Statement, Whose, operator, policy};
+pub use policy::{Document, LARGEST, Statement, Whose, creates, operator, policy};
 
 use super::resource::ROWS;
 use super::{census, foreign, image, leftovers, lock, preflight, quota, simulate};

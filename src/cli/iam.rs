@@ -124,17 +124,17 @@ fn explain(all: &[Requirement], ui: &Ui) {
     for one in all {
         let kinds: Vec<&str> = one.kinds.iter().copied().collect();
         let optional = if one.optional { " (optional)" } else { "" };
-        table.add_row([one.action.to_owned(), on(one.scope).to_owned(), format!("{}{optional}", kinds.join(", "))]);
+        table.add_row([one.action.to_owned(), on(one).to_owned(), format!("{}{optional}", kinds.join(", "))]);
     }
     ui.print(table.trim_fmt());
 }
 
-/// A scope, as people read it.
-const fn on(scope: Scope) -> &'static str {
-    match scope {
+/// What an action is allowed on, as people read it.
+fn on(one: &Requirement) -> &'static str {
+    match one.scope {
+        _ if permissions::creates(one.action, one.scope) => "what it makes with the cluster's tag",
         Scope::Any => "anything",
-        Scope::Creates => "what it makes with the cluster's tag",
-        Scope::Tagged | Scope::Named => "what has the cluster's tag",
+        Scope::Creates | Scope::Tagged | Scope::Named => "what has the cluster's tag",
         Scope::Kubernetes => "what Kubernetes made and tagged as the cluster's",
         Scope::IamPath => "the cluster's path in IAM",
         Scope::Bucket => "the cluster's bucket",

@@ -133,9 +133,7 @@ struct Use {
 
 impl Use {
     fn part(self) -> Part {
-        let named = self.scope == Scope::Named && ["Create", "Run"].iter().any(|word| name(self.call).starts_with(word));
-        // The name misleads: groups that are there get new tags.
-        let creates = self.scope == Scope::Creates || named && self.call != "autoscaling:CreateOrUpdateTags";
+        let creates = creates(self.call, self.scope);
         match (self.action, self.scope) {
             ("iam:PassRole", _) => Part::PassRoles,
             ("iam:CreateServiceLinkedRole", _) => Part::LinkedRoles,
@@ -154,8 +152,15 @@ impl Use {
     }
 }
 
+/// Whether a call of this scope makes things, and tags them as it does.
+pub fn creates(call: &str, scope: Scope) -> bool {
+    // The name misleads: groups that are there get new tags.
+    let named = ["Create", "Run"].iter().any(|word| name(call).starts_with(word)) && call != "autoscaling:CreateOrUpdateTags";
+    scope == Scope::Creates || scope == Scope::Named && named
+}
+
 /// A call's or an action's name without its service.
-fn name(call: &'static str) -> &'static str {
+fn name(call: &str) -> &str {
     call.split_once(':').map_or(call, |(_, name)| name)
 }
 
