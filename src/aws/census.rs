@@ -19,9 +19,6 @@ pub use list::buckets;
 /// How the key of kup's tag on what clusters share begins; the cluster's name follows.
 const SHARED: &str = "kup.dev/shared/";
 
-/// How many values a filter may have.
-const FILTER_VALUES: usize = 200;
-
 /// What a census calls. All of it is read only.
 pub const NEEDS: &[Need] = &[
     need("ec2:DescribeVpcs", Scope::Any),
@@ -165,25 +162,37 @@ fn map(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
 /// # Errors
 /// Any service that can't be asked: a census that is not whole proves nothing.
 pub async fn take(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
-    let keys = match only {
-        Some(name) => vec![CLUSTER.to_owned(), kubernetes_key(name), format!("{SHARED}{name}")],
-        None => vec!["kup.dev/*".to_owned()],
+    // One key a question: some endpoints take several for things that have all of them.
+    let keys = only.map_or_else(|| "kup.dev/*".to_owned(), kubernetes_key);
+    let made = async {
+        match only {
+            Some(_) => Ok(Vec::new()),
+            None => list::by_kubernetes(aws, &[kubernetes_key("*")]).await,
+        }
     };
-    let (ec2, groups, balancers, buckets, iam) =
-        tokio::try_join!(list::ec2(aws, &keys), list::groups(aws, only), balancers(aws), buckets(aws), list::iam(aws, only))?;
-    let mut things: Vec<Thing> = [ec2, groups, balancers, buckets, iam].into_iter().flatten().collect();
+    let (ec2, made, groups, balancers, buckets, iam) = tokio::try_join!(
+        list::ec2(aws, std::slice::from_ref(&keys)),
+        made,
+        list::groups(aws, only),
+        balancers(aws),
+        buckets(aws),
+        list::iam(aws, only)
+    )?;
+    let mut things: Vec<Thing> = [ec2, made, groups, balancers, buckets, iam].into_iter().flatten().collect();
     // What Kubernetes made of a cluster of somebody else's (kops, EKS) is none of kup's business.
     let known: BTreeSet<String> = things.iter().filter(|t| t.maker == Maker::Kup).map(|t| t.cluster.clone()).collect();
-    if only.is_none() && !known.is_empty() {
-        let keys: Vec<String> = known.iter().map(|name| kubernetes_key(name)).collect();
-        for chunk in keys.chunks(FILTER_VALUES) {
-            things.extend(list::ec2(aws, chunk).await?.into_iter().filter(|thing| thing.maker == Maker::Kubernetes));
-        }
-    }
     things.retain(|t| only.map_or_else(|| known.contains(&t.cluster), |only| t.cluster == only));
     things.sort_by(|a, b| (&a.cluster, a.kind, &a.id).cmp(&(&b.cluster, b.kind, &b.id)));
     things.dedup_by(|a, b| (&a.cluster, a.kind, &a.id) == (&b.cluster, b.kind, &b.id));
     Ok(things)
+}
+
+/// What Kubernetes made for the users of one cluster.
+pub async fn by_kubernetes(aws: &Aws) -> Result<Vec<Thing>> {
+    let keys = [kubernetes_key(&aws.cluster)];
+    let (ec2, balancers) = tokio::try_join!(list::by_kubernetes(aws, &keys), balancers(aws))?;
+    let all = ec2.into_iter().chain(balancers);
+    Ok(all.filter(|thing| thing.maker == Maker::Kubernetes && thing.cluster == aws.cluster).collect())
 }
 
 /// The key of the tag that Kubernetes' controllers set on what they make.

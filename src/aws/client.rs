@@ -183,7 +183,13 @@ impl Aws {
         let sts = client!(aws_sdk_sts);
         // An endpoint that does not answer at first is told at once: nobody has begun to wait for anything yet.
         let soon = aws_sdk_sts::config::Config::builder().retry_config(RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS));
-        let caller = sts.get_caller_identity().customize().config_override(soon).send().await.map_err(|e| fault::login("AWS does not say who we are", e))?;
+        let caller = sts
+            .get_caller_identity()
+            .customize()
+            .config_override(soon)
+            .send()
+            .await
+            .map_err(|e| fault::login("AWS does not say who we are", e))?;
         let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
             return Err(Error::new("AWS does not say who we are").why("the answer names no account").kind(Kind::Credentials));
         };

@@ -39,35 +39,115 @@ impl Fault {
     /// Sorts an error code of any of the services.
     pub fn of_code(code: &str) -> Fault {
         match code {
-            "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "InvalidClientTokenId" | "AuthFailure"
-            | "SignatureDoesNotMatch" | "UnrecognizedClientException" | "InvalidAccessKeyId" | "RequestTimeTooSkewed"
-            | "MissingAuthenticationToken" | "IncompleteSignature" => Fault::Login,
-            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "UnauthorizedAccess" | "OptInRequired" => Fault::Denied,
-            "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "SlowDown" | "TooManyRequestsException"
-            | "RequestThrottled" | "PriorRequestNotComplete" => Fault::Throttled,
-            "DependencyViolation" | "DeleteConflict" | "ResourceInUse" | "ResourceInUseException" | "ResourceInUseFault"
-            | "VolumeInUse" | "InvalidNetworkInterface.InUse" | "InvalidIPAddress.InUse" | "Gateway.NotAttached.InUse"
-            | "ScalingActivityInProgress" | "ResourceContention" | "BucketNotEmpty" | "InvalidGroup.InUse" | "CannotDelete" | "OperationNotPermitted"
-            | "ConcurrentModification" | "OperationAborted" | "Resource.AlreadyAssociated" | "IncorrectState"
-            | "IncorrectInstanceState" | "VolumeIsAttached" | "InvalidInternetGatewayId.InUse" => Fault::Blocked,
-            "InsufficientInstanceCapacity" | "InsufficientHostCapacity" | "InsufficientReservedInstanceCapacity"
-            | "InsufficientCapacity" | "InsufficientCapacityOnHost" | "SpotMaxPriceTooLow" | "MaxSpotInstanceCountExceeded" => Fault::Capacity,
-            "VpcLimitExceeded" | "VcpuLimitExceeded" | "InstanceLimitExceeded" | "AddressLimitExceeded" | "LimitExceeded"
-            | "LimitExceededException" | "SecurityGroupLimitExceeded" | "RulesPerSecurityGroupLimitExceeded"
-            | "InternetGatewayLimitExceeded" | "SubnetLimitExceeded" | "RouteTableLimitExceeded" | "VolumeLimitExceeded"
-            | "TooManyBuckets" | "TooManyLoadBalancers" | "TooManyTargetGroups" | "VpcEndpointLimitExceeded" | "MaxIOPSLimitExceeded"
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "InvalidClientTokenId"
+            | "AuthFailure"
+            | "SignatureDoesNotMatch"
+            | "UnrecognizedClientException"
+            | "InvalidAccessKeyId"
+            | "RequestTimeTooSkewed"
+            | "MissingAuthenticationToken"
+            | "IncompleteSignature" => Fault::Login,
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "UnauthorizedAccess" | "OptInRequired" => {
+                Fault::Denied
+            }
+            "Throttling"
+            | "ThrottlingException"
+            | "RequestLimitExceeded"
+            | "SlowDown"
+            | "TooManyRequestsException"
+            | "RequestThrottled"
+            | "PriorRequestNotComplete" => Fault::Throttled,
+            "DependencyViolation"
+            | "DeleteConflict"
+            | "ResourceInUse"
+            | "ResourceInUseException"
+            | "ResourceInUseFault"
+            | "VolumeInUse"
+            | "InvalidNetworkInterface.InUse"
+            | "InvalidIPAddress.InUse"
+            | "Gateway.NotAttached.InUse"
+            | "ScalingActivityInProgress"
+            | "ResourceContention"
+            | "BucketNotEmpty"
+            | "InvalidGroup.InUse"
+            | "CannotDelete"
+            | "OperationNotPermitted"
+            | "ConcurrentModification"
+            | "OperationAborted"
+            | "Resource.AlreadyAssociated"
+            | "IncorrectState"
+            | "IncorrectInstanceState"
+            | "VolumeIsAttached"
+            | "InvalidInternetGatewayId.InUse" => Fault::Blocked,
+            "InsufficientInstanceCapacity"
+            | "InsufficientHostCapacity"
+            | "InsufficientReservedInstanceCapacity"
+            | "InsufficientCapacity"
+            | "InsufficientCapacityOnHost"
+            | "SpotMaxPriceTooLow"
+            | "MaxSpotInstanceCountExceeded" => Fault::Capacity,
+            "VpcLimitExceeded"
+            | "VcpuLimitExceeded"
+            | "InstanceLimitExceeded"
+            | "AddressLimitExceeded"
+            | "LimitExceeded"
+            | "LimitExceededException"
+            | "SecurityGroupLimitExceeded"
+            | "RulesPerSecurityGroupLimitExceeded"
+            | "InternetGatewayLimitExceeded"
+            | "SubnetLimitExceeded"
+            | "RouteTableLimitExceeded"
+            | "VolumeLimitExceeded"
+            | "TooManyBuckets"
+            | "TooManyLoadBalancers"
+            | "TooManyTargetGroups"
+            | "VpcEndpointLimitExceeded"
+            | "MaxIOPSLimitExceeded"
             | "NetworkInterfaceLimitExceeded" => Fault::Quota,
-            "EntityAlreadyExists" | "AlreadyExists" | "AlreadyExistsFault" | "InvalidGroup.Duplicate" | "InvalidKeyPair.Duplicate"
-            | "InvalidPermission.Duplicate" | "BucketAlreadyOwnedByYou" | "BucketAlreadyExists" | "RouteAlreadyExists"
-            | "InvalidLaunchTemplateName.AlreadyExistsException" | "DuplicateLoadBalancerName" | "DuplicateTargetGroupName"
-            | "DuplicateListener" | "PreconditionFailed" | "ConditionalRequestConflict" => Fault::Exists,
-            "NoSuchEntity" | "NoSuchBucket" | "NoSuchKey" | "NotFound" | "NoSuchBucketPolicy" | "LoadBalancerNotFound" | "TargetGroupNotFound"
-            | "ListenerNotFound" | "NoSuchResourceException" | "ParameterNotFound" | "NoSuchTagSet" | "NoSuchPublicAccessBlockConfiguration"
-            | "ServerSideEncryptionConfigurationNotFoundError" | "NoSuchUpload" | "Gateway.NotAttached" => Fault::Gone,
+            "EntityAlreadyExists"
+            | "AlreadyExists"
+            | "AlreadyExistsFault"
+            | "InvalidGroup.Duplicate"
+            | "InvalidKeyPair.Duplicate"
+            | "InvalidPermission.Duplicate"
+            | "BucketAlreadyOwnedByYou"
+            | "BucketAlreadyExists"
+            | "RouteAlreadyExists"
+            | "InvalidLaunchTemplateName.AlreadyExistsException"
+            | "DuplicateLoadBalancerName"
+            | "DuplicateTargetGroupName"
+            | "DuplicateListener"
+            | "PreconditionFailed"
+            | "ConditionalRequestConflict" => Fault::Exists,
+            "NoSuchEntity"
+            | "NoSuchBucket"
+            | "NoSuchKey"
+            | "NotFound"
+            | "NoSuchBucketPolicy"
+            | "LoadBalancerNotFound"
+            | "TargetGroupNotFound"
+            | "ListenerNotFound"
+            | "NoSuchResourceException"
+            | "ParameterNotFound"
+            | "NoSuchTagSet"
+            | "NoSuchPublicAccessBlockConfiguration"
+            | "ServerSideEncryptionConfigurationNotFoundError"
+            | "NoSuchUpload"
+            | "Gateway.NotAttached" => Fault::Gone,
             code if code.contains("NotFound") || code.ends_with(".Malformed") && code.starts_with("Invalid") => Fault::Gone,
             code if code.contains("LimitExceeded") => Fault::Quota,
-            code if code.starts_with("Invalid") || code.starts_with("Missing") || code.starts_with("Malformed")
-                || code.starts_with("Validation") || code.starts_with("Unsupported") || code == "IdempotentParameterMismatch" => Fault::Invalid,
+            code if code.starts_with("Invalid")
+                || code.starts_with("Missing")
+                || code.starts_with("Malformed")
+                || code.starts_with("Validation")
+                || code.starts_with("Unsupported")
+                || code == "IdempotentParameterMismatch" =>
+            {
+                Fault::Invalid
+            }
             _ => Fault::Other,
         }
     }
@@ -78,7 +158,10 @@ impl Fault {
         match code {
             // EC2 and Auto Scaling say so of a profile that IAM has made but not told them of yet.
             "InvalidParameterValue" | "ValidationError"
-                if message.contains("Invalid IAM Instance Profile") || message.contains("Invalid IamInstanceProfile") => Fault::NotYet,
+                if message.contains("Invalid IAM Instance Profile") || message.contains("Invalid IamInstanceProfile") =>
+            {
+                Fault::NotYet
+            }
             // IAM says so of a role or user in a policy that is too new.
             "MalformedPolicyDocument" | "MalformedPolicy" if message.contains("Invalid principal") => Fault::NotYet,
             // Auto Scaling's only code for what does not exist.

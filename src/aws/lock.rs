@@ -129,6 +129,7 @@ fn random() -> Result<String> {
 }
 
 /// The lock as it was found.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Seen {
     NoBucket,
     NoLock,

@@ -109,12 +109,17 @@ fn keep_in(book: &Book, path: &Path, fingerprint: &str, user: &str) -> Result<()
                 .why("something else has written it meanwhile")
                 .hint("`kup up` goes on with the one that is there now"));
         }
-        (None, _) => return Err(Error::new(format!("the SSH key {} has gone", path.display())).hint("`kup up` makes another one")),
+        (None, _) => {
+            return Err(Error::new(format!("the SSH key {} has gone", path.display())).hint("`kup up` makes another one"));
+        }
     };
     // Noted before it is written, so that one that a kill left behind is known as kup's.
     let is_ours = |record: &Record| record.fingerprint == fingerprint;
     if key.is_some() || made.0.get(path).is_some_and(is_ours) {
-        let record = made.0.entry(path.to_owned()).or_insert_with(|| Record { fingerprint: fingerprint.to_owned(), users: BTreeSet::new() });
+        let record = made
+            .0
+            .entry(path.to_owned())
+            .or_insert_with(|| Record { fingerprint: fingerprint.to_owned(), users: BTreeSet::new() });
         if !is_ours(record) {
             *record = Record { fingerprint: fingerprint.to_owned(), users: BTreeSet::new() };
         }
@@ -144,7 +149,8 @@ fn release_in(book: &Book, user: &str) -> Result<()> {
     });
     for (path, record) in &unused {
         // Somebody may have put another key there.
-        let is_ours = read(path).is_ok_and(|key| key.is_some_and(|key| key.fingerprint(HashAlg::Sha256).to_string() == record.fingerprint));
+        let is_ours =
+            read(path).is_ok_and(|key| key.is_some_and(|key| key.fingerprint(HashAlg::Sha256).to_string() == record.fingerprint));
         if is_ours {
             remove(path)?;
             remove(&beside(path))?;
@@ -194,7 +200,8 @@ impl Book {
             state::private_dir(directory)?;
         }
         let lock = path.with_extension("lock");
-        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(lock).with_context(what)?;
+        let lock =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(lock).with_context(what)?;
         // Whoever has it writes one small file.
         flock(&lock, FlockOperation::LockExclusive).with_context(what)?;
         Ok(Book { path, _lock: lock })
@@ -238,8 +245,9 @@ fn read(path: &Path) -> Result<Option<PublicKey>> {
         Ok(text) => {
             let other = PublicKey::from_openssh(text.trim()).ok();
             if other.is_none_or(|other| other.key_data() != public.key_data()) {
-                return Err(Error::usage(format!("aws.sshKey: {} is not the public half of {shown}", beside.display()))
-                    .hint(format!("`ssh-keygen -y -f {shown} > {}` makes it anew, if the private one is right", beside.display())));
+                return Err(Error::usage(format!("aws.sshKey: {} is not the public half of {shown}", beside.display())).hint(
+                    format!("`ssh-keygen -y -f {shown} > {}` makes it anew, if the private one is right", beside.display()),
+                ));
             }
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -252,7 +260,10 @@ fn read(path: &Path) -> Result<Option<PublicKey>> {
 fn public_of(text: &str) -> Result<PublicKey> {
     let passphrase = || Error::usage("has a passphrase, which kup has no way to ask for").hint(ANOTHER);
     let unknown = |why: String| {
-        Error::usage("is not a private SSH key that kup can read").why(why).why("it reads ed25519 and RSA keys, in OpenSSH's form or as PEM").hint(ANOTHER)
+        Error::usage("is not a private SSH key that kup can read")
+            .why(why)
+            .why("it reads ed25519 and RSA keys, in OpenSSH's form or as PEM")
+            .hint(ANOTHER)
     };
     let public = if text.contains("BEGIN OPENSSH PRIVATE KEY") {
         let key = PrivateKey::from_openssh(text).map_err(|e| unknown(e.to_string()))?;
@@ -270,9 +281,13 @@ fn public_of(text: &str) -> Result<PublicKey> {
         KeyData::Ed25519(_) => Ok(public),
         KeyData::Rsa(rsa) => match rsa.n.as_positive_bytes().map(bits).unwrap_or_default() {
             2048 | 4096 => Ok(public),
-            bits => Err(Error::usage(format!("is an RSA key of {bits} bits")).why("AWS takes those of 2048 and 4096 bits").hint(ANOTHER)),
+            bits => Err(Error::usage(format!("is an RSA key of {bits} bits"))
+                .why("AWS takes those of 2048 and 4096 bits")
+                .hint(ANOTHER)),
         },
-        other => Err(Error::usage(format!("is a key of the kind {}", other.algorithm())).why("AWS takes ed25519 and RSA keys").hint(ANOTHER)),
+        other => Err(Error::usage(format!("is a key of the kind {}", other.algorithm()))
+            .why("AWS takes ed25519 and RSA keys")
+            .hint(ANOTHER)),
     }
 }
 

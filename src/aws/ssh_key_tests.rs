@@ -21,7 +21,12 @@ fn generated(directory: &Path, options: &[&str]) -> Option<(PathBuf, PublicKey)>
 
 #[test]
 fn keys_of_openssh_are_read_in_all_their_forms() {
-    for options in [&["-t", "ed25519"][..], &["-t", "rsa", "-b", "2048"], &["-t", "rsa", "-b", "2048", "-m", "PEM"], &["-t", "rsa", "-b", "4096", "-m", "PKCS8"]] {
+    for options in [
+        &["-t", "ed25519"][..],
+        &["-t", "rsa", "-b", "2048"],
+        &["-t", "rsa", "-b", "2048", "-m", "PEM"],
+        &["-t", "rsa", "-b", "4096", "-m", "PKCS8"],
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let Some((path, public)) = generated(directory.path(), options) else { return };
         let read = read(&path).unwrap().unwrap();
@@ -47,7 +52,9 @@ fn keys_that_cannot_be_used_are_refused_with_a_reason() {
     let other = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
     write(&beside(&path), &line(other.public_key().clone()).unwrap(), 0o644);
     assert!(read(&path).unwrap_err().what.contains("is not the public half of"));
-    for (options, words) in [(&["-t", "ecdsa"][..], "is a key of the kind ecdsa"), (&["-t", "rsa", "-b", "3072"], "RSA key of 3072 bits")] {
+    for (options, words) in
+        [(&["-t", "ecdsa"][..], "is a key of the kind ecdsa"), (&["-t", "rsa", "-b", "3072"], "RSA key of 3072 bits")]
+    {
         let directory = tempfile::tempdir().unwrap();
         let Some((path, _)) = generated(directory.path(), options) else { return };
         let error = read(&path).unwrap_err();

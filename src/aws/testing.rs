@@ -1,5 +1,7 @@
 //! AWS as unit tests have it: clients that answer by rules, and no network at all.
 
+use std::collections::BTreeMap;
+
 use super::client::Calls;
 use super::{Aws, client::Identity, watch::Watch};
 
@@ -51,4 +53,9 @@ pub(crate) fn aws() -> Aws {
 /// An error of EC2's, by its code: for `then_error`-like rules, which want the operation's own type.
 pub(crate) fn coded(code: &str, message: &str) -> aws_smithy_types::error::ErrorMetadata {
     aws_smithy_types::error::ErrorMetadata::builder().code(code).message(message).build()
+}
+
+/// Tags by key, as tests write them.
+pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }

@@ -10,7 +10,7 @@ use super::nodes::table;
 use crate::aws::census::{self, Thing};
 use crate::aws::leftovers::{Volumes, is_claim};
 use crate::cluster::spec::ProviderKind;
-use crate::down::aws::{self, Down};
+use crate::down::aws::Down;
 use crate::error::{Error, Kind, Result};
 use crate::provider::AwsProvider;
 use crate::up::infrastructure::{cost, counted, down};
@@ -75,9 +75,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         let provider = provider.of_cluster(&one.cluster);
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         let down = Down { volumes, command, break_lock: false };
-        let outcome = async { down.run(&provider, aws::look(&provider).await?, &ui.interrupt, &ui.report).await };
         // What can't be removed of one is no reason to leave the others.
-        match outcome.await {
+        match down.run(&provider, &ui.interrupt, &ui.report).await {
             Ok(_) => ui.report.note(format!("nothing of {} is left", one.cluster)),
             Err(error) => match &mut failed {
                 None => failed = Some(error),

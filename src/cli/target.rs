@@ -43,6 +43,7 @@ pub struct Target {
 }
 
 /// A cluster of any provider.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Which {
     /// On this host.
     Local(Target),

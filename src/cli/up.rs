@@ -117,6 +117,7 @@ pub(super) async fn wanted(args: &ConfigArgs, ui: &Ui) -> Result<Wanted> {
 }
 
 /// A cluster, and who makes it.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(super) enum Wanted {
     /// This host.
     Local(Cluster),

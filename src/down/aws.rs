@@ -39,11 +39,6 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Whether there is nothing to remove.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.things.iter().all(leftovers::is_claim)
-    }
-
     /// The volumes that the cluster's users claimed.
     pub fn claims(&self) -> Vec<Thing> {
         self.things.iter().filter(|thing| leftovers::is_claim(thing)).cloned().collect()
@@ -59,7 +54,7 @@ impl Seen {
 /// What stands, and would be removed. Changes nothing.
 pub async fn look(provider: &AwsProvider) -> Result<Seen> {
     let aws = &provider.aws;
-    let (entries, things) = tokio::try_join!(provider.found(), census::take(aws, Some(&aws.cluster)))?;
+    let (entries, things) = tokio::try_join!(provider.found(), census::by_kubernetes(aws))?;
     let vpcs = entries.iter().filter(|entry| entry.address.kind == "vpc").map(|vpc| foreign::find(aws, &vpc.id));
     let foreign = futures::future::try_join_all(vpcs).await?.into_iter().flatten().collect();
     Ok(Seen { entries, things, foreign })
@@ -75,21 +70,42 @@ pub struct Down {
     pub break_lock: bool,
 }
 
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// How many things there were.
+    pub things: usize,
+    /// The claimed volumes that are still there, as was wanted.
+    pub kept: Vec<Thing>,
+}
+
 impl Down {
-    /// Removes every trace of a cluster, and proves it. Returns the claimed volumes that were kept.
+    /// Removes every trace of a cluster, and proves it.
     ///
     /// # Errors
     /// What is left, why, and what it costs.
-    pub async fn run(&self, provider: &AwsProvider, seen: Seen, interrupt: &Interrupt, report: &Report) -> Result<Vec<Thing>> {
+    pub async fn run(&self, provider: &AwsProvider, interrupt: &Interrupt, report: &Report) -> Result<Removed> {
         let span = report.step("lock");
-        match span.close(Lock::take_if_there(&provider.aws, &self.command, self.break_lock).await)? {
-            // Without a bucket there is nothing to hold, and nobody makes anything.
-            None => interrupt.or(self.remove(provider, seen, report)).await,
-            Some(lock) => {
-                // Somebody may have changed it until the lock was ours.
-                let work = async { self.remove(provider, look(provider).await?, report).await };
-                lock.during(report, interrupt.or(work)).await
+        let lock = span.close(Lock::take_if_there(&provider.aws, &self.command, self.break_lock).await)?;
+        // Looked at only now: until then somebody else may have been at work.
+        let work = async {
+            let span = report.step("found");
+            span.waiting("every service to list what is the cluster's");
+            let seen = match look(provider).await {
+                Ok(seen) => seen,
+                Err(error) => return span.close(Err(error)),
+            };
+            let things = seen.count(self.volumes);
+            span.done_with(format!("{things} things"));
+            for foreign in &seen.foreign {
+                report.warn(format!("{} is in the cluster's VPC, and not the cluster's: it stays", foreign.line()));
             }
+            Ok(Removed { things, kept: self.remove(provider, seen, report).await? })
+        };
+        match lock {
+            // Without a bucket there is nothing to hold, and nobody makes anything.
+            None => interrupt.or(work).await,
+            Some(lock) => lock.during(report, interrupt.or(work)).await,
         }
     }
 
@@ -119,23 +135,20 @@ impl Down {
         let (mut left, kubernetes) =
             tokio::join!(sweep(rest, &kinds, aws, report), leftovers::remove(aws, &things, self.volumes, report));
         left.extend(kubernetes);
-        // The cluster's controllers may have made something until their machine was gone.
-        for _ in 0..ROUNDS {
-            let now = census::take(aws, Some(&aws.cluster)).await?;
-            let news: Vec<Thing> =
-                now.into_iter().filter(|t| t.maker == Maker::Kubernetes && !seen.things.iter().any(|s| s.id == t.id)).collect();
-            if news.iter().all(|thing| leftovers::is_claim(thing) && self.volumes == Volumes::Keep) {
-                break;
-            }
-            left.extend(leftovers::remove(aws, &news, self.volumes, report).await);
-        }
         left.extend(sweep(bucket, &kinds, aws, report).await);
         forget(provider)?;
-        self.prove(provider, &left, &seen.foreign, report).await
+        self.prove(provider, left, &seen.foreign, &seen.things, report).await
     }
 
     /// Lists service by service what there still is: nothing, or an error that names it all.
-    async fn prove(&self, provider: &AwsProvider, left: &[Left], foreign: &[Foreign], report: &Report) -> Result<Vec<Thing>> {
+    async fn prove(
+        &self,
+        provider: &AwsProvider,
+        mut left: Vec<Left>,
+        foreign: &[Foreign],
+        removed: &[Thing],
+        report: &Report,
+    ) -> Result<Vec<Thing>> {
         let (aws, name) = (&provider.aws, &provider.aws.cluster);
         let kept = |thing: &Thing| self.volumes == Volumes::Keep && leftovers::is_claim(thing);
         let span = report.step("proof");
@@ -149,14 +162,33 @@ impl Down {
             let things = census::take(aws, Some(name)).await.map_err(Err)?;
             if things.iter().all(kept) { Ok(things) } else { Err(Ok(things)) }
         };
-        let things = match look.retry(patience).when(|outcome: &std::result::Result<Vec<Thing>, Error>| outcome.is_ok()).await {
-            Ok(claims) if left.is_empty() && foreign.is_empty() => {
-                span.done_with("nothing is left");
-                return Ok(claims);
-            }
-            Ok(things) | Err(Ok(things)) => things,
-            Err(Err(error)) => {
-                return span.close(Err(error.within(format!("whether anything of cluster {name} is left could not be listed"))));
+        let mut removed: BTreeSet<String> = removed.iter().map(|thing| thing.id.clone()).collect();
+        let mut rounds = ROUNDS;
+        let things = loop {
+            // Of what was removed some lists tell for a while; what the cluster's controllers made until their machine was gone is new.
+            let news = |things: &[Thing]| -> Vec<Thing> {
+                let new = |thing: &&Thing| thing.maker == Maker::Kubernetes && !kept(thing) && !removed.contains(&thing.id);
+                things.iter().filter(new).cloned().collect()
+            };
+            let ghosts = |outcome: &std::result::Result<Vec<Thing>, Error>| {
+                outcome.as_ref().is_ok_and(|things| rounds == 0 || news(things).is_empty())
+            };
+            match look.retry(patience).when(ghosts).await {
+                Ok(claims) if left.is_empty() && foreign.is_empty() => {
+                    span.done_with("nothing is left");
+                    return Ok(claims);
+                }
+                Err(Ok(things)) if rounds > 0 && !news(&things).is_empty() => {
+                    let new = news(&things);
+                    rounds -= 1;
+                    left.extend(leftovers::remove(aws, &new, self.volumes, report).await);
+                    removed.extend(new.into_iter().map(|thing| thing.id));
+                }
+                Ok(things) | Err(Ok(things)) => break things,
+                Err(Err(error)) => {
+                    return span
+                        .close(Err(error.within(format!("whether anything of cluster {name} is left could not be listed"))));
+                }
             }
         };
         let place = format!("{}/{}", aws.identity.account, aws.region);
@@ -165,7 +197,7 @@ impl Down {
             error = error.why(format!("{} is not the cluster's: it was left alone, and what it stands on", one.line()));
         }
         if !left.is_empty() {
-            let Error { why, hints, kind, .. } = Left::error(left, "");
+            let Error { why, hints, kind, .. } = Left::error(&left, "");
             error.why.extend(why);
             error.hints.extend(hints);
             error = error.kind(kind);

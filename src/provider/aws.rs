@@ -3,10 +3,12 @@
 //! Everything carries the tag `kup.dev/cluster=<name>` (in IAM the path `/kup/<region>/<name>/`), given in the creating call, and is found
 //! again by that alone. What no listing could tell (the config, the image that was chosen) is in the cluster's bucket.
 
+use std::collections::BTreeSet;
+
 use crate::aws::client::Login;
 use crate::aws::layout::{Surroundings, layout};
 use crate::aws::resource::bucket::Bucket;
-use crate::aws::{Aws, census, preflight, resource};
+use crate::aws::{Aws, census, permissions, preflight, resource};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
@@ -37,8 +39,10 @@ pub struct AwsPlan {
     pub around: Surroundings,
     /// Whether nothing at all was found of the cluster.
     pub new: bool,
-    /// Whether the config in the bucket is another one, or missing.
+    /// Whether what is kept in the bucket is another config, or missing.
     pub keeps: bool,
+    /// The kinds that are wanted, or ever were.
+    kinds: BTreeSet<String>,
     learned: Learned,
 }
 
@@ -110,19 +114,29 @@ impl AwsProvider {
         graph::resource::list_all(&resource::kinds(), &self.aws).await
     }
 
+    /// As [`AwsProvider::found`], but for kinds of which nothing can be there: neither this config nor any one before wanted them.
+    async fn found_of(&self, cluster: &Cluster, kept: Option<&Kept>) -> Result<Vec<Entry>> {
+        let Some(kept) = kept.filter(|kept| !kept.kinds.is_empty()) else { return self.found().await };
+        let wanted = permissions::kinds(cluster);
+        let mut kinds = resource::kinds();
+        kinds.retain(|kind| wanted.contains(kind.name) || kept.kinds.contains(kind.name));
+        graph::resource::list_all(&kinds, &self.aws).await
+    }
+
     /// Compares what is wanted with what stands. Changes nothing. `replace` names what may be made anew.
     ///
     /// # Errors
     /// Everything that [`Plan::new`] refuses, changes that no cluster lives through, and names in `replace` that mean nothing.
     pub async fn plan(&self, cluster: &Cluster, replace: &[String]) -> Result<AwsPlan> {
         let key = async { crate::aws::ssh_key::public(cluster) };
-        let kept = async {
-            match &self.early {
-                Some(kept) => Ok(kept.clone()),
-                None => kept::load(&self.aws).await,
-            }
+        let standing = async {
+            let kept = match &self.early {
+                Some(kept) => kept.clone(),
+                None => kept::load(&self.aws).await?,
+            };
+            Ok((self.found_of(cluster, kept.as_ref()).await?, kept))
         };
-        let (found, kept, caller, ssh_public) = tokio::try_join!(self.found(), kept, preflight::caller(cluster), key)?;
+        let ((found, kept), caller, ssh_public) = tokio::try_join!(standing, preflight::caller(cluster), key)?;
         self.compare(cluster, found, kept, caller, ssh_public, replace).await
     }
 
@@ -145,8 +159,12 @@ impl AwsProvider {
         let mut plan = Plan::new(wanted, found, &self.aws, |address| asked.contains(address))?;
         replace::force(&mut plan, &asked)?;
         let as_written = serde_yaml::to_value(cluster).ok();
-        let keeps = kept.is_none_or(|kept| serde_yaml::to_value(&kept.cluster).ok() != as_written);
-        Ok(AwsPlan { plan, around, new, keeps, learned })
+        let mut kinds: BTreeSet<String> = permissions::kinds(cluster).into_iter().map(str::to_owned).collect();
+        let keeps = kept.as_ref().is_none_or(|kept| {
+            serde_yaml::to_value(&kept.cluster).ok() != as_written || !kinds.is_subset(&kept.kinds) || kept.zones != around.zones
+        });
+        kinds.extend(kept.into_iter().flat_map(|kept| kept.kinds));
+        Ok(AwsPlan { plan, around, new, keeps, kinds, learned })
     }
 
     /// Fails with what the account, the region or the config lacks for what the plan makes; changes nothing.
@@ -160,13 +178,14 @@ impl AwsProvider {
     /// Keeps the config, and plans again, under the lock. A plan for a cluster of which there was nothing is still true if the config
     /// could be kept as the first: everybody who makes anything keeps his before.
     pub async fn again(&self, cluster: &Cluster, plan: AwsPlan, replace: &[String]) -> Result<AwsPlan> {
-        if plan.new && kept::save(&self.aws, cluster, &plan.around, true).await? {
+        if plan.new && kept::save(&self.aws, cluster, &plan.around, &plan.kinds, true).await? {
             return self.with_bucket(plan).await;
         }
-        let (found, kept) = tokio::try_join!(self.found(), kept::load(&self.aws))?;
+        let kept = kept::load(&self.aws).await?;
+        let found = self.found_of(cluster, kept.as_ref()).await?;
         let again = self.compare(cluster, found, kept, plan.around.caller, plan.around.ssh_public, replace).await?;
         if again.keeps {
-            kept::save(&self.aws, cluster, &again.around, false).await?;
+            kept::save(&self.aws, cluster, &again.around, &again.kinds, false).await?;
         }
         Ok(again)
     }

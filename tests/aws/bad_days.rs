@@ -35,7 +35,13 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
     told(&none, 4, &["aws configure"])?;
     refuse(&account, "sts:GetCallerIdentity", 403, "ExpiredToken", "The security token included in the request is expired");
     told(&up(&account, name, &[]).await?, 4, &["ExpiredToken", "aws sso login"])?;
-    refuse(&account, "sts:GetCallerIdentity", 403, "SignatureDoesNotMatch", "Signature expired: 20261125T010000Z is now earlier than 20261125T020000Z");
+    refuse(
+        &account,
+        "sts:GetCallerIdentity",
+        403,
+        "SignatureDoesNotMatch",
+        "Signature expired: 20261125T010000Z is now earlier than 20261125T020000Z",
+    );
     told(&up(&account, name, &[]).await?, 4, &["clock"])?;
     account.wire.clear();
     let region = account.kup_with(&[("AWS_REGION", "")], &arguments).await?;
@@ -62,7 +68,13 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
 
     refuse(&account, "ec2:CreateVpc", 400, "VpcLimitExceeded", "The maximum number of VPCs has been reached.");
     told(&up(&account, name, &[]).await?, 1, &["VpcLimitExceeded", "Service Quotas", "kup up"])?;
-    refuse(&account, "ec2:RunInstances", 500, "InsufficientInstanceCapacity", "We currently do not have sufficient t3.medium capacity in the Availability Zone you requested (us-west-2a).");
+    refuse(
+        &account,
+        "ec2:RunInstances",
+        500,
+        "InsufficientInstanceCapacity",
+        "We currently do not have sufficient t3.medium capacity in the Availability Zone you requested (us-west-2a).",
+    );
     let capacity = up(&account, name, &[]).await?;
     told(&capacity, 1, &["InsufficientInstanceCapacity", "us-west-2a", "kup up", "kup down"])?;
     ensure!(!capacity.stderr.contains("throttl"), "lack of capacity is called throttling:\n{}", capacity.stderr);
@@ -82,9 +94,11 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
     up(&account, name, &[]).await?.ok("kup up although an answer was lost")?;
     let running = aws_sdk_ec2::types::Filter::builder().name("tag:kup.dev/role").values("master").build();
     let masters = account.ec2().await.describe_instances().filters(running).send().await?;
-    let alive = masters.reservations().iter().flat_map(|r| r.instances()).filter(|i| {
-        i.state().and_then(|s| s.name()).is_some_and(|s| matches!(s.as_str(), "pending" | "running"))
-    });
+    let alive = masters
+        .reservations()
+        .iter()
+        .flat_map(|r| r.instances())
+        .filter(|i| i.state().and_then(|s| s.name()).is_some_and(|s| matches!(s.as_str(), "pending" | "running")));
     ensure!(alive.count() == 1, "a lost answer made two masters: {masters:?}");
     account.wire.clear();
     down(&account, name).await?.ok("kup down")?;

@@ -23,7 +23,11 @@ async fn network(ec2: &aws_sdk_ec2::Client, cidr: &str, subnet: &str, tags: &[(&
     let gateway = ec2.create_internet_gateway().send().await?;
     let gateway = gateway.internet_gateway().and_then(|g| g.internet_gateway_id()).ok_or("no gateway")?.to_owned();
     ec2.attach_internet_gateway().vpc_id(&vpc).internet_gateway_id(&gateway).send().await?;
-    let tables = ec2.describe_route_tables().filters(aws_sdk_ec2::types::Filter::builder().name("vpc-id").values(&vpc).build()).send().await?;
+    let tables = ec2
+        .describe_route_tables()
+        .filters(aws_sdk_ec2::types::Filter::builder().name("vpc-id").values(&vpc).build())
+        .send()
+        .await?;
     let table = tables.route_tables().first().and_then(|t| t.route_table_id()).ok_or("no route table")?;
     ec2.create_route().route_table_id(table).destination_cidr_block("0.0.0.0/0").gateway_id(&gateway).send().await?;
     Ok((vpc, subnet))
@@ -36,9 +40,19 @@ pub async fn what_others_made_stays(account: Account) -> Check {
     network(&ec2, "10.1.0.0/16", "10.1.0.0/24", &[("kup.dev/cluster", "ours-too"), ("KubernetesCluster", "ours")]).await?;
     network(&ec2, "10.2.0.0/16", "10.2.0.0/24", &[("Name", "ours-main"), ("kup.dev/name", "main")]).await?;
     let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
-    iam.create_role().path(format!("/kup/{REGION}/ours-too/")).role_name("theirs").assume_role_policy_document(trust).send().await?;
+    iam.create_role()
+        .path(format!("/kup/{REGION}/ours-too/"))
+        .role_name("theirs")
+        .assume_role_policy_document(trust)
+        .send()
+        .await?;
     iam.create_role().role_name("ours-master").assume_role_policy_document(trust).send().await?;
-    ec2.create_volume().availability_zone(format!("{REGION}a")).size(1).tag_specifications(tagged(ResourceType::Volume, &[("kup.dev/cluster", "Ours")])).send().await?;
+    ec2.create_volume()
+        .availability_zone(format!("{REGION}a"))
+        .size(1)
+        .tag_specifications(tagged(ResourceType::Volume, &[("kup.dev/cluster", "Ours")]))
+        .send()
+        .await?;
     let before = account.dump().await?;
     up(&account, name, &[]).await?.ok("kup up")?;
     down(&account, name).await?.ok("kup down")?;
@@ -57,7 +71,11 @@ pub async fn what_others_made_stays(account: Account) -> Check {
     ensure!(refused.stderr.contains(&theirs), "it does not name {theirs}:\n{}", refused.stderr);
     let still = ec2.describe_network_interfaces().network_interface_ids(&theirs).send().await?;
     ensure!(still.network_interfaces().len() == 1, "somebody else's interface is gone");
-    let masters = ec2.describe_instances().filters(aws_sdk_ec2::types::Filter::builder().name("instance-state-name").values("running").build()).send().await?;
+    let masters = ec2
+        .describe_instances()
+        .filters(aws_sdk_ec2::types::Filter::builder().name("instance-state-name").values("running").build())
+        .send()
+        .await?;
     ensure!(masters.reservations().is_empty(), "the rest is not gone: {masters:?}");
     ec2.delete_network_interface().network_interface_id(&theirs).send().await?;
     down(&account, name).await?.ok("kup down once it is out of the way")?;

@@ -56,7 +56,9 @@ async fn census(account: &Account, name: &str) -> Check<Value> {
         let state = i.state().and_then(|s| s.name()).map(|s| s.as_str().to_owned()).unwrap_or_default();
         state == "running" || state == "pending"
     });
-    let role = |i: &aws_sdk_ec2::types::Instance, word: &str| i.tags().iter().any(|t| t.key() == Some("kup.dev/role") && t.value() == Some(word));
+    let role = |i: &aws_sdk_ec2::types::Instance, word: &str| {
+        i.tags().iter().any(|t| t.key() == Some("kup.dev/role") && t.value() == Some(word))
+    };
     let (masters, minions): (Vec<_>, Vec<_>) = running.partition(|i| role(i, "master"));
     let path = format!("/kup/us-west-2/{name}/");
     let groups = aws_sdk_autoscaling::Client::new(&sdk).describe_auto_scaling_groups().send().await?;
@@ -111,21 +113,28 @@ pub async fn a_cluster_is_built_changed_and_removed(account: Account) -> Check {
 
     // A change is an update of what it concerns, and nothing else.
     let change = ["--minions", "2", "--set", "aws.access.ssh=[203.0.113.0/24]"];
-    let pending = account.kup(&[&["plan", "--provider", "aws", "--name", name, "--detailed-exitcode"], &change[..]].concat()).await?;
+    let pending =
+        account.kup(&[&["plan", "--provider", "aws", "--name", name, "--detailed-exitcode"], &change[..]].concat()).await?;
     ensure!(pending.code == Some(3), "the change is not planned:\n{}{}", pending.stdout, pending.stderr);
     account.wire.clear();
     up(&account, name, &change).await?.ok("kup up with a change")?;
     let counts = account.wire.counts();
     ensure!(!counts.keys().any(|call| call.contains(":Create") && !call.contains("Tags")), "a change made things: {counts:#?}");
     let rules = account.ec2().await.describe_security_group_rules().send().await?;
-    let ssh: Vec<&str> = rules.security_group_rules().iter().filter(|r| r.from_port() == Some(22)).filter_map(|r| r.cidr_ipv4()).collect();
+    let ssh: Vec<&str> =
+        rules.security_group_rules().iter().filter(|r| r.from_port() == Some(22)).filter_map(|r| r.cidr_ipv4()).collect();
     ensure!(!ssh.is_empty() && ssh.iter().all(|cidr| *cidr == "203.0.113.0/24"), "SSH is open to {ssh:?}");
     account.wire.clear();
     up(&account, name, &change).await?.ok("kup up after the change")?;
     ensure!(account.wire.sums().1 == 0, "the change is not at its end: {:#?}", account.wire.counts());
 
     // What can't change in place says so, and nothing happens.
-    let refused = up(&account, name, &["--set", "aws.vpc.cidr=10.50.0.0/16", "--set", "network.services=10.96.0.0/16", "--set", "network.dns=10.96.0.10"]).await?;
+    let refused = up(
+        &account,
+        name,
+        &["--set", "aws.vpc.cidr=10.50.0.0/16", "--set", "network.services=10.96.0.0/16", "--set", "network.dns=10.96.0.10"],
+    )
+    .await?;
     ensure!(refused.code == Some(2) && refused.stderr.contains("172.20.0.0/16"), "{:?}\n{}", refused.code, refused.stderr);
 
     account.wire.clear();
@@ -182,7 +191,12 @@ pub async fn of_two_at_once_the_second_is_refused(account: Account) -> Check {
         }
         Verdict::Pass
     });
-    let first = account.command(&[&UP[..], &[name]].concat()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).kill_on_drop(true).spawn()?;
+    let first = account
+        .command(&[&UP[..], &[name]].concat())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
     let pid = first.id().unwrap_or_default();
     crate::support::eventually("the first to be at work", async || {
         Ok(if gate.load(std::sync::atomic::Ordering::SeqCst) { Ok(()) } else { Err("no VPC yet".to_owned()) })
@@ -195,7 +209,13 @@ pub async fn of_two_at_once_the_second_is_refused(account: Account) -> Check {
     rustix::process::kill_process(stopped, rustix::process::Signal::CONT)?;
     let (second, removal) = (second?, removal?);
     for refused in [&second, &removal] {
-        ensure!(refused.code == Some(1), "a second one was not refused: {:?}\n{}{}", refused.code, refused.stdout, refused.stderr);
+        ensure!(
+            refused.code == Some(1),
+            "a second one was not refused: {:?}\n{}{}",
+            refused.code,
+            refused.stdout,
+            refused.stderr
+        );
         ensure!(refused.stderr.contains(&pid.to_string()), "it does not name the first, process {pid}:\n{}", refused.stderr);
     }
     let first = first.wait_with_output().await?;
@@ -213,8 +233,19 @@ pub async fn three_masters_over_three_zones(account: Account) -> Check {
     up(&account, name, &more).await?.ok("kup up")?;
     let made = census(&account, name).await?;
     ensure!(made["subnets"] == 3 && made["masters"] == 3 && made["groups"] == 3, "{made:#}");
-    let instances = account.ec2().await.describe_instances().filters(Filter::builder().name("tag:kup.dev/role").values("master").build()).send().await?;
-    let zones: BTreeSet<String> = instances.reservations().iter().flat_map(|r| r.instances()).filter_map(|i| i.placement()?.availability_zone().map(str::to_owned)).collect();
+    let instances = account
+        .ec2()
+        .await
+        .describe_instances()
+        .filters(Filter::builder().name("tag:kup.dev/role").values("master").build())
+        .send()
+        .await?;
+    let zones: BTreeSet<String> = instances
+        .reservations()
+        .iter()
+        .flat_map(|r| r.instances())
+        .filter_map(|i| i.placement()?.availability_zone().map(str::to_owned))
+        .collect();
     ensure!(zones.len() == 3, "masters are in {zones:?}");
     let elb = aws_sdk_elasticloadbalancingv2::Client::new(&account.sdk().await);
     let balancers = elb.describe_load_balancers().send().await?;

@@ -258,9 +258,14 @@ fn refusal(call: &str, status: u16, code: &str, message: &str) -> Response {
     let (kind, body) = match service {
         "ec2" => (
             "text/xml",
-            format!("<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>r-1</RequestID></Response>"),
+            format!(
+                "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>r-1</RequestID></Response>"
+            ),
         ),
-        "s3" => ("application/xml", format!("<Error><Code>{code}</Code><Message>{message}</Message><RequestId>r-1</RequestId></Error>")),
+        "s3" => (
+            "application/xml",
+            format!("<Error><Code>{code}</Code><Message>{message}</Message><RequestId>r-1</RequestId></Error>"),
+        ),
         "ssm" | "servicequotas" => ("application/x-amz-json-1.1", format!(r#"{{"__type":"{code}","message":"{message}"}}"#)),
         _ => (
             "text/xml",

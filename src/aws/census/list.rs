@@ -46,13 +46,7 @@ async fn network(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
         let rows = all.into_iter().map(|x| (x.subnet_id.unwrap_or_default(), x.vpc_id, map(x.tags)));
         Ok::<_, Error>(rows.flat_map(|(id, vpc, tags)| own_and_shared("subnet", "given subnet", id, vpc, tags)).collect())
     };
-    let security = async {
-        let call = ec2.describe_security_groups().set_filters(f()).into_paginator().items().send();
-        let all: Vec<_> = call.try_collect().await.explain(what("security groups"))?;
-        Ok::<_, Error>(
-            all.into_iter().filter_map(|x| thing("security group", x.group_id, x.vpc_id, map(x.tags), Billed::No)).collect(),
-        )
-    };
+    let security = security_groups(aws, keys);
     let gateways = async {
         let call = ec2.describe_internet_gateways().set_filters(f()).into_paginator().items().send();
         let all: Vec<_> = call.try_collect().await.explain(what("internet gateways"))?;
@@ -132,20 +126,7 @@ async fn machines(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
                 .collect::<Vec<_>>(),
         )
     };
-    let volumes = async {
-        let call = ec2.describe_volumes().set_filters(f()).into_paginator().items().send();
-        let all: Vec<_> = call.try_collect().await.explain("volumes could not be listed")?;
-        let there = all.into_iter().filter(|x| !matches!(x.state, Some(VolumeState::Deleted | VolumeState::Deleting)));
-        Ok::<_, Error>(
-            there
-                .filter_map(|x| {
-                    let size = x.size.and_then(|size| u32::try_from(size).ok()).unwrap_or_default();
-                    let of = x.volume_type.map_or_else(String::new, |t| t.as_str().to_owned());
-                    thing("volume", x.volume_id, None, map(x.tags), Billed::Volume { size, of })
-                })
-                .collect::<Vec<_>>(),
-        )
-    };
+    let volumes = volumes(aws, keys);
     let interfaces = async {
         let call = ec2.describe_network_interfaces().set_filters(f()).into_paginator().items().send();
         let all: Vec<_> = call.try_collect().await.explain("network interfaces could not be listed")?;
@@ -167,6 +148,31 @@ async fn machines(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
     };
     let (a, b, c, d) = tokio::try_join!(instances, volumes, interfaces, templates)?;
     Ok([a, b, c, d].into_iter().flatten().collect())
+}
+
+async fn security_groups(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
+    let call = aws.ec2.describe_security_groups().set_filters(filters(keys)).into_paginator().items().send();
+    let all: Vec<_> = call.try_collect().await.explain("security groups could not be listed")?;
+    Ok(all.into_iter().filter_map(|x| thing("security group", x.group_id, x.vpc_id, map(x.tags), Billed::No)).collect())
+}
+
+async fn volumes(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
+    let call = aws.ec2.describe_volumes().set_filters(filters(keys)).into_paginator().items().send();
+    let all: Vec<_> = call.try_collect().await.explain("volumes could not be listed")?;
+    let there = all.into_iter().filter(|x| !matches!(x.state, Some(VolumeState::Deleted | VolumeState::Deleting)));
+    Ok(there
+        .filter_map(|x| {
+            let size = x.size.and_then(|size| u32::try_from(size).ok()).unwrap_or_default();
+            let of = x.volume_type.map_or_else(String::new, |t| t.as_str().to_owned());
+            thing("volume", x.volume_id, None, map(x.tags), Billed::Volume { size, of })
+        })
+        .collect::<Vec<_>>())
+}
+
+/// What Kubernetes makes of EC2's things.
+pub(super) async fn by_kubernetes(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
+    let (groups, volumes) = tokio::try_join!(security_groups(aws, keys), volumes(aws, keys))?;
+    Ok(groups.into_iter().chain(volumes).collect())
 }
 
 pub(super) async fn groups(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {

@@ -56,7 +56,7 @@ fn fields(group: &AutoScalingGroup, seen: Seen) -> Vec<String> {
     known.map(|c| format!("{}: {} → {}", c.field, c.from, c.to)).collect()
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn it_waits_for_the_profile_and_for_the_template() {
     let profile = refusal(
         "ValidationError",
@@ -74,7 +74,7 @@ async fn it_waits_for_the_profile_and_for_the_template() {
     assert_eq!(made.num_calls(), 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_group_of_that_name_on_its_way_out_is_waited_for() {
     let exists =
         refusal("AlreadyExists", "AutoScalingGroup by this name already exists - A group with the name is pending delete");
@@ -88,7 +88,7 @@ async fn a_group_of_that_name_on_its_way_out_is_waited_for() {
     assert_eq!(made.num_calls(), 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_typo_is_not_waited_for() {
     let refused = refusal("ValidationError", "The subnet ID 'subnet-1' has no room");
     let mut aws = aws();

@@ -122,7 +122,8 @@ impl Resource for DhcpOptions {
         let what = format!("the DHCP options {} could not be removed", found.id);
         // Nobody may have them any more.
         let by = tags::ec2::by("dhcp-options-id", &found.id);
-        let vpcs: Vec<_> = aws.ec2.describe_vpcs().filters(by).into_paginator().items().send().try_collect().await.explain(&what)?;
+        let vpcs: Vec<_> =
+            aws.ec2.describe_vpcs().filters(by).into_paginator().items().send().try_collect().await.explain(&what)?;
         for vpc in vpcs.iter().filter_map(|vpc| vpc.vpc_id()) {
             unless_gone(associate(aws, vpc, "default").await).map_err(|failure| failure.error(&what))?;
         }

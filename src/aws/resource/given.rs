@@ -91,10 +91,8 @@ impl Resource for GivenVpc {
     async fn list(aws: &Aws) -> Result<Vec<GivenVpcFound>> {
         let pages = aws.ec2.describe_vpcs().filters(marked(aws)).into_paginator().items().send();
         let vpcs: Vec<_> = pages.try_collect().await.explain("given VPCs could not be listed")?;
-        let found = |vpc: aws_sdk_ec2::types::Vpc| GivenVpcFound {
-            added: added(aws, vpc.tags()),
-            id: vpc.vpc_id.unwrap_or_default(),
-        };
+        let found =
+            |vpc: aws_sdk_ec2::types::Vpc| GivenVpcFound { added: added(aws, vpc.tags()), id: vpc.vpc_id.unwrap_or_default() };
         Ok(vpcs.into_iter().map(found).collect())
     }
 
@@ -134,11 +132,8 @@ impl Found for GivenSubnetFound {
 }
 
 impl AwsResource for GivenSubnet {
-    const NEEDS: &'static [Need] = &[
-        need("ec2:DescribeSubnets", Scope::Any),
-        need("ec2:CreateTags", Scope::Any),
-        need("ec2:DeleteTags", Scope::Any),
-    ];
+    const NEEDS: &'static [Need] =
+        &[need("ec2:DescribeSubnets", Scope::Any), need("ec2:CreateTags", Scope::Any), need("ec2:DeleteTags", Scope::Any)];
 }
 
 impl Resource for GivenSubnet {
@@ -215,7 +210,8 @@ fn kubernetes_key(aws: &Aws) -> String {
 
 /// Whether Kubernetes' tag is kup's to add: as kup's own tag says if it is there, else if nobody has added it.
 fn adds(aws: &Aws, tags: &[Tag]) -> bool {
-    tags::ec2::value(tags, &key(aws)).map_or_else(|| tags::ec2::value(tags, &kubernetes_key(aws)).is_none(), |value| value == ADDED)
+    tags::ec2::value(tags, &key(aws))
+        .map_or_else(|| tags::ec2::value(tags, &kubernetes_key(aws)).is_none(), |value| value == ADDED)
 }
 
 fn marked(aws: &Aws) -> Filter {

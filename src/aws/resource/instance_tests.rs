@@ -43,7 +43,7 @@ async fn start(aws: &Aws) -> Result<String> {
     wanted().run(aws, "eni-1", "kup-key", "kup-profile").await
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn it_waits_for_ec2_to_know_the_profile() {
     let unknown = || {
         refusal(
@@ -57,7 +57,7 @@ async fn it_waits_for_ec2_to_know_the_profile() {
     assert_eq!(start(&aws).await.unwrap(), "i-1");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn no_capacity_is_said_at_once() {
     let refused =
         refusal("InsufficientInstanceCapacity", "We currently do not have sufficient t3.medium capacity in us-west-2a.");
@@ -71,7 +71,7 @@ async fn no_capacity_is_said_at_once() {
     ");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn one_that_a_call_made_whose_answer_was_lost_is_taken_over() {
     let used = || refusal("InvalidNetworkInterface.InUse", "Interface: [eni-1] in use.");
     let (leaving, used) = (used(), used());

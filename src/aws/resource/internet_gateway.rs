@@ -66,7 +66,11 @@ impl Resource for InternetGateway {
     fn diff(&self, found: &InternetGatewayFound, cx: &Cx<'_, Aws>) -> Vec<Change> {
         match (&found.vpc, cx.look(&self.vpc)) {
             (None, vpc) => {
-                vec![Change::in_place("attached to", "nothing", vpc.map_or_else(|| "the VPC".to_owned(), |vpc| vpc.id().to_owned()))]
+                vec![Change::in_place(
+                    "attached to",
+                    "nothing",
+                    vpc.map_or_else(|| "the VPC".to_owned(), |vpc| vpc.id().to_owned()),
+                )]
             }
             (Some(from), Some(to)) if from != to.id() => vec![Change::replace("attached to", from, to.id())],
             _ => Vec::new(),

@@ -94,7 +94,9 @@ impl Resource for KeyPair {
         let call = aws.ec2.import_key_pair().key_name(&key_name).public_key_material(Blob::new(self.public.as_bytes()));
         let call = call.tag_specifications(tags::ec2::specification_of(ResourceType::KeyPair, tags));
         match call.send().await.failure() {
-            Ok(made) => Ok(KeyPairFound { name: self.name.clone(), id: made.key_pair_id.unwrap_or_default(), key_name, fingerprint }),
+            Ok(made) => {
+                Ok(KeyPairFound { name: self.name.clone(), id: made.key_pair_id.unwrap_or_default(), key_name, fingerprint })
+            }
             // A call whose answer was lost made it, unless it is somebody else's.
             Err(failure) if failure.fault == Fault::Exists => {
                 let all = Self::list(aws).await?;
@@ -113,7 +115,8 @@ impl Resource for KeyPair {
     }
 
     async fn list(aws: &Aws) -> Result<Vec<KeyPairFound>> {
-        let answer = aws.ec2.describe_key_pairs().filters(tags::ec2::ours(aws)).send().await.explain("key pairs could not be listed")?;
+        let answer =
+            aws.ec2.describe_key_pairs().filters(tags::ec2::ours(aws)).send().await.explain("key pairs could not be listed")?;
         let found = |pair: aws_sdk_ec2::types::KeyPairInfo| {
             let id = pair.key_pair_id.clone().unwrap_or_default();
             KeyPairFound {
@@ -128,7 +131,8 @@ impl Resource for KeyPair {
 
     async fn delete(aws: &Aws, found: &KeyPairFound) -> Result<()> {
         let what = format!("the key pair {} could not be removed", found.key_name);
-        unless_gone(aws.ec2.delete_key_pair().key_name(&found.key_name).send().await.failure()).map_err(|failure| failure.error(what))?;
+        unless_gone(aws.ec2.delete_key_pair().key_name(&found.key_name).send().await.failure())
+            .map_err(|failure| failure.error(what))?;
         ssh_key::release(&user(aws))
     }
 }

@@ -128,9 +128,7 @@ impl Resource for RouteTable {
 
     async fn update(&self, found: &RouteTableFound, _: &[Change], cx: &Cx<'_, Aws>) -> Result<RouteTableFound> {
         let gateway = cx.get(&self.gateway)?.id().to_owned();
-        let route = async {
-            if found.leads_to(&gateway) { Ok(()) } else { route(cx.cloud, found, &gateway).await }
-        };
+        let route = async { if found.leads_to(&gateway) { Ok(()) } else { route(cx.cloud, found, &gateway).await } };
         let mut missing = Vec::new();
         for subnet in &self.subnets {
             let id = cx.get(subnet)?.id().to_owned();
@@ -176,7 +174,8 @@ fn found(table: aws_sdk_ec2::types::RouteTable) -> RouteTableFound {
         matches!(code, Some(RouteTableAssociationStateCode::Disassociated | RouteTableAssociationStateCode::Disassociating))
     };
     let associations = table.associations().iter().filter(|one| !going(one.association_state().and_then(|state| state.state())));
-    let associations = associations.filter_map(|one| Some((one.route_table_association_id.clone()?, one.subnet_id.clone()?))).collect();
+    let associations =
+        associations.filter_map(|one| Some((one.route_table_association_id.clone()?, one.subnet_id.clone()?))).collect();
     RouteTableFound { name: tags::ec2::name(table.tags(), &id), id, default, associations }
 }
 

@@ -117,7 +117,8 @@ impl Resource for S3Endpoint {
         let pages = aws.ec2.describe_vpc_endpoints().filters(tags::ec2::ours(aws)).into_paginator().items().send();
         let endpoints: Vec<_> = pages.try_collect().await.explain("VPC endpoints could not be listed")?;
         // What was deleted is told of for a while.
-        let there = |state: Option<&State>| !matches!(state, Some(State::Deleted | State::Deleting | State::Failed | State::Rejected | State::Expired));
+        const OVER: [&str; 5] = ["deleted", "deleting", "failed", "rejected", "expired"];
+        let there = |state: Option<&State>| state.is_none_or(|state| !OVER.contains(&state.as_str().to_lowercase().as_str()));
         let found = |endpoint: aws_sdk_ec2::types::VpcEndpoint| {
             let id = endpoint.vpc_endpoint_id.clone().unwrap_or_default();
             let route_tables = endpoint.route_table_ids().iter().cloned().collect();
@@ -131,7 +132,8 @@ impl Resource for S3Endpoint {
         aws.until_unblocked(&what, || async {
             let answer = unless_gone(aws.ec2.delete_vpc_endpoints().vpc_endpoint_ids(&found.id).send().await.failure())?;
             // A call for several may fail for one, and says so only here.
-            let failed = answer.and_then(|answer| answer.unsuccessful.unwrap_or_default().into_iter().find_map(|item| item.error));
+            let failed =
+                answer.and_then(|answer| answer.unsuccessful.unwrap_or_default().into_iter().find_map(|item| item.error));
             match failed {
                 None => Ok(()),
                 Some(error) => {

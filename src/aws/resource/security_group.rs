@@ -73,7 +73,8 @@ impl Resource for SecurityGroup {
         let what = format!("the security group {group} could not be made");
         let specification = tags::ec2::specification(cx.cloud, ResourceType::SecurityGroup, &self.name, Some(&self.name));
         let make = || async {
-            let call = cx.cloud.ec2.create_security_group().group_name(&group).vpc_id(&vpc).tag_specifications(specification.clone());
+            let call =
+                cx.cloud.ec2.create_security_group().group_name(&group).vpc_id(&vpc).tag_specifications(specification.clone());
             let call = call.description(format!("Kubernetes cluster {}: {}", cx.cloud.cluster, self.name));
             match call.send().await.failure() {
                 Ok(made) => Ok(made.group_id),
@@ -87,9 +88,9 @@ impl Resource for SecurityGroup {
         // A call whose answer was lost made it, unless it is somebody else's.
         let all = Self::list(cx.cloud).await?;
         all.into_iter().find(|found| found.name == self.name && found.vpc == vpc).ok_or_else(|| {
-            Error::new(what)
-                .why(format!("{vpc} has a group of that name which is not tagged as this cluster's"))
-                .hint(format!("remove it, if nothing uses it: `aws ec2 describe-security-groups --filters Name=group-name,Values={group}`"))
+            Error::new(what).why(format!("{vpc} has a group of that name which is not tagged as this cluster's")).hint(format!(
+                "remove it, if nothing uses it: `aws ec2 describe-security-groups --filters Name=group-name,Values={group}`"
+            ))
         })
     }
 

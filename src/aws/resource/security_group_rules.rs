@@ -124,7 +124,11 @@ pub fn rules(access: &Access) -> Vec<SecurityGroupRules> {
     let each = |ranges: &[Ipv4Net], port, purpose| {
         // AWS forgets the host's part of a range, and refuses two rules that are the same.
         let ranges: BTreeSet<Ipv4Net> = ranges.iter().map(Ipv4Net::trunc).collect();
-        ranges.into_iter().map(move |range| Rule { ports: Ports { protocol: "tcp".to_owned(), from: port, to: port }, source: Source::Range(range), purpose })
+        ranges.into_iter().map(move |range| Rule {
+            ports: Ports { protocol: "tcp".to_owned(), from: port, to: port },
+            source: Source::Range(range),
+            purpose,
+        })
     };
     let mut machines = Vec::new();
     for source in ["master", "minion"] {
@@ -243,7 +247,8 @@ impl Resource for SecurityGroupRules {
 
     async fn update(&self, found: &RulesFound, _: &[Change], cx: &Cx<'_, Aws>) -> Result<RulesFound> {
         let wanted = self.wanted(cx)?;
-        let missing = wanted.iter().filter(|(key, _)| !found.rules.contains_key(key)).map(|(key, purpose)| (key.clone(), *purpose));
+        let missing =
+            wanted.iter().filter(|(key, _)| !found.rules.contains_key(key)).map(|(key, purpose)| (key.clone(), *purpose));
         let (surplus, mut rules): (BTreeMap<Key, String>, BTreeMap<Key, String>) =
             found.rules.clone().into_iter().partition(|(key, _)| !wanted.contains_key(key));
         // First in, then out, so that nobody who stays allowed is shut out for a moment.
@@ -330,14 +335,19 @@ async fn allow(aws: &Aws, found: &RulesFound, mut missing: BTreeMap<Key, &'stati
     Ok(made)
 }
 
-async fn authorize(aws: &Aws, found: &RulesFound, missing: &BTreeMap<Key, &'static str>) -> Result<BTreeMap<Key, String>, Failure> {
+async fn authorize(
+    aws: &Aws,
+    found: &RulesFound,
+    missing: &BTreeMap<Key, &'static str>,
+) -> Result<BTreeMap<Key, String>, Failure> {
     if missing.is_empty() {
         return Ok(BTreeMap::new());
     }
     let specification = tags::ec2::specification(aws, ResourceType::SecurityGroupRule, &found.name, None);
     let permissions = permissions(missing);
     let call = || async {
-        let call = aws.ec2.authorize_security_group_ingress().group_id(&found.group).set_ip_permissions(Some(permissions.clone()));
+        let call =
+            aws.ec2.authorize_security_group_ingress().group_id(&found.group).set_ip_permissions(Some(permissions.clone()));
         match call.tag_specifications(specification.clone()).send().await.failure().map_err(Failure::fresh) {
             // Not what `until_unblocked` waits for: the caller knows what to do.
             Err(failure) if !matches!(failure.fault, Fault::NotYet | Fault::Blocked) => Ok(Err(failure)),
@@ -360,7 +370,15 @@ async fn revoke(aws: &Aws, group: &str, mut rules: BTreeMap<Key, String>) -> Res
     let what = format!("rules of {group} could not be removed");
     while !rules.is_empty() {
         let ids: Vec<String> = rules.values().cloned().collect();
-        match aws.ec2.revoke_security_group_ingress().group_id(group).set_security_group_rule_ids(Some(ids)).send().await.failure() {
+        match aws
+            .ec2
+            .revoke_security_group_ingress()
+            .group_id(group)
+            .set_security_group_rule_ids(Some(ids))
+            .send()
+            .await
+            .failure()
+        {
             Ok(_) => return Ok(()),
             Err(failure) if failure.fault == Fault::Gone => {
                 let here = described(aws, tags::ec2::by("group-id", group)).await;

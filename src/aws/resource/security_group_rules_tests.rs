@@ -113,9 +113,8 @@ async fn a_rule_that_is_gone_does_not_keep_the_others() {
     let first = mock!(Client::revoke_security_group_ingress)
         .match_requests(|call| call.security_group_rule_ids().len() == 2)
         .then_error(gone);
-    let here = mock!(Client::describe_security_group_rules).then_output(|| {
-        DescribeSecurityGroupRulesOutput::builder().security_group_rules(rule("sgr-2", 6443, "sg-2")).build()
-    });
+    let here = mock!(Client::describe_security_group_rules)
+        .then_output(|| DescribeSecurityGroupRulesOutput::builder().security_group_rules(rule("sgr-2", 6443, "sg-2")).build());
     let second = mock!(Client::revoke_security_group_ingress)
         .match_requests(|call| call.security_group_rule_ids() == ["sgr-2"])
         .then_output(|| RevokeSecurityGroupIngressOutput::builder().build());

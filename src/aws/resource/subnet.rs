@@ -86,7 +86,8 @@ impl Resource for Subnet {
         let what = format!("the subnet {} could not be made", self.cidr);
         let specification = tags::ec2::specification_of(ResourceType::Subnet, tags);
         let make = || async {
-            let call = cx.cloud.ec2.create_subnet().vpc_id(vpc.id()).cidr_block(self.cidr.to_string()).availability_zone(&self.zone);
+            let call =
+                cx.cloud.ec2.create_subnet().vpc_id(vpc.id()).cidr_block(self.cidr.to_string()).availability_zone(&self.zone);
             match call.tag_specifications(specification.clone()).send().await.failure() {
                 Err(failure) if failure.code == "InvalidSubnet.Conflict" => match Self::list(cx.cloud).await {
                     // A call whose answer was lost made it, unless something else has its range.

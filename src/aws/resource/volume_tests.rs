@@ -43,7 +43,8 @@ fn it_grows_and_does_not_shrink_or_move() {
 fn seen(state: VolumeState, instance: Option<&'static str>) -> Rule {
     mock!(aws_sdk_ec2::Client::describe_volumes).then_output(move || {
         let attached = instance.map(|id| VolumeAttachment::builder().instance_id(id).build());
-        let volume = Seen::builder().volume_id("vol-1").state(state.clone()).set_attachments(Some(attached.into_iter().collect()));
+        let volume =
+            Seen::builder().volume_id("vol-1").state(state.clone()).set_attachments(Some(attached.into_iter().collect()));
         DescribeVolumesOutput::builder().volumes(volume.build()).build()
     })
 }
@@ -53,7 +54,7 @@ fn refused() -> Rule {
         .then_error(|| AttachVolumeError::generic(coded("VolumeInUse", "vol-1 is already attached to an instance")))
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_volume_is_waited_for_until_its_last_machine_lets_it_go() {
     let (creating, available) = (seen(VolumeState::Creating, None), seen(VolumeState::Available, None));
     let (refused, others) = (refused(), seen(VolumeState::InUse, Some("i-0")));
@@ -64,7 +65,7 @@ async fn a_volume_is_waited_for_until_its_last_machine_lets_it_go() {
     assert_eq!(attached.num_calls(), 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_volume_that_was_attached_by_a_lost_call_is_attached() {
     let (available, refused, ours) = (seen(VolumeState::Available, None), refused(), seen(VolumeState::InUse, Some("i-1")));
     let mut aws = aws();
@@ -72,7 +73,7 @@ async fn a_volume_that_was_attached_by_a_lost_call_is_attached() {
     attach(&aws, "vol-1", "i-1", "/dev/sdf").await.unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_volume_that_somebody_uses_is_taken_back_and_removed() {
     let used = mock!(aws_sdk_ec2::Client::delete_volume)
         .then_error(|| DeleteVolumeError::generic(coded("VolumeInUse", "Volume vol-1 is currently attached to i-9")));

@@ -123,7 +123,8 @@ impl Resource for Vpc {
         let vpcs: Vec<_> = pages.try_collect().await.explain("VPCs could not be listed")?;
         let each = vpcs.into_iter().map(|vpc| async move {
             let id = vpc.vpc_id.clone().unwrap_or_default();
-            let (dns_support, dns_hostnames) = attributes(aws, &id).await.map_err(|f| f.error(format!("{id} could not be read")))?;
+            let (dns_support, dns_hostnames) =
+                attributes(aws, &id).await.map_err(|f| f.error(format!("{id} could not be read")))?;
             let name = tags::ec2::name(vpc.tags(), &id);
             let (cidr, dhcp_options) = (vpc.cidr_block.unwrap_or_default(), vpc.dhcp_options_id.unwrap_or_default());
             Ok(VpcFound { name, cidr, dhcp_options, id, dns_support, dns_hostnames })

@@ -1,6 +1,8 @@
 //! The config of a cluster's last `up`, in the cluster's bucket: `cluster.yaml`, as a user would write it, without passwords. Beside it, as
 //! the object's metadata, what was chosen for it: so that the next `up` chooses the same.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_s3::primitives::ByteStream;
 
 use crate::aws::Aws;
@@ -25,6 +27,9 @@ const IMAGE: &str = "kup-image";
 /// The metadata with the zones, in order.
 const ZONES: &str = "kup-zones";
 
+/// The metadata with the names of all kinds that were ever wanted: nothing else can be there.
+const KINDS: &str = "kup-kinds";
+
 /// What was kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
@@ -34,6 +39,8 @@ pub struct Kept {
     pub image: Option<Image>,
     /// The zones that were chosen.
     pub zones: Vec<String>,
+    /// The kinds that were ever wanted; none if that is not known.
+    pub kinds: BTreeSet<String>,
 }
 
 /// Reads it. None if there is no such bucket or object.
@@ -48,20 +55,22 @@ pub async fn load(aws: &Aws) -> Result<Option<Kept>> {
     let metadata = object.metadata.clone().unwrap_or_default();
     let bytes = object.body.collect().await.with_context(what)?.into_bytes();
     let cluster = serde_yaml::from_slice(&bytes).with_context(what)?;
+    let words = |key: &str| {
+        let text = metadata.get(key).map(String::as_str).unwrap_or_default();
+        text.split(',').filter(|word| !word.is_empty()).map(str::to_owned)
+    };
     Ok(Some(Kept {
         cluster,
         // What is missing or from another kup is chosen anew.
         image: metadata.get(IMAGE).and_then(|text| serde_json::from_str(text).ok()),
-        zones: metadata
-            .get(ZONES)
-            .map(|text| text.split(',').filter(|z| !z.is_empty()).map(str::to_owned).collect())
-            .unwrap_or_default(),
+        zones: words(ZONES).collect(),
+        kinds: words(KINDS).collect(),
     }))
 }
 
 /// Writes it. With `new` only if there is none yet: then nobody has made anything of this cluster, since everybody keeps this first.
 /// Says whether it was written.
-pub async fn save(aws: &Aws, cluster: &Cluster, around: &Surroundings, new: bool) -> Result<bool> {
+pub async fn save(aws: &Aws, cluster: &Cluster, around: &Surroundings, kinds: &BTreeSet<String>, new: bool) -> Result<bool> {
     let what = || format!("the config of cluster {} could not be kept in its bucket {}", aws.cluster, aws.bucket());
     let text = serde_yaml::to_string(cluster).with_context(what)?;
     let image = serde_json::to_string(&around.image).with_context(what)?;
@@ -74,6 +83,7 @@ pub async fn save(aws: &Aws, cluster: &Cluster, around: &Surroundings, new: bool
         .content_type("application/yaml")
         .metadata(IMAGE, image)
         .metadata(ZONES, around.zones.join(","))
+        .metadata(KINDS, kinds.iter().map(String::as_str).collect::<Vec<_>>().join(","))
         .body(ByteStream::from(text.into_bytes()));
     if new {
         call = call.if_none_match("*");

@@ -83,7 +83,8 @@ pub async fn verify(aws: &Aws, wanted: &Wanted) -> Result<Facts> {
             "check aws.vpc.id and aws.region; `aws ec2 describe-vpcs` lists what is there".to_owned(),
         )),
         Some(found) => {
-            let dns = vpc::attributes(aws, &wanted.vpc).await.map_err(|f| f.error(format!("{} could not be read", wanted.vpc)))?;
+            let dns =
+                vpc::attributes(aws, &wanted.vpc).await.map_err(|f| f.error(format!("{} could not be read", wanted.vpc)))?;
             problems.extend(of_vpc(wanted, found, dns));
             problems.extend(of_subnets(wanted, &subnets, &tables));
         }
@@ -113,7 +114,10 @@ fn facts(wanted: &Wanted, vpc: Vpc, subnets: &[Subnet]) -> Facts {
 /// A VPC's ranges: its first, and those added later.
 fn ranges(vpc: &Vpc) -> Vec<Ipv4Net> {
     let gone = |code: Option<&VpcCidrBlockStateCode>| {
-        matches!(code, Some(VpcCidrBlockStateCode::Disassociated | VpcCidrBlockStateCode::Disassociating | VpcCidrBlockStateCode::Failed))
+        matches!(
+            code,
+            Some(VpcCidrBlockStateCode::Disassociated | VpcCidrBlockStateCode::Disassociating | VpcCidrBlockStateCode::Failed)
+        )
     };
     let added = vpc
         .cidr_block_association_set()
@@ -136,7 +140,9 @@ fn of_vpc(wanted: &Wanted, vpc: &Vpc, (support, hostnames): (bool, bool)) -> Vec
     if let Some(state) = vpc.state().filter(|state| **state != VpcState::Available) {
         problems.push(Problem::new(format!("the VPC {id} is {state}"), "wait until it is available, then try again".to_owned()));
     }
-    for (on, what, option) in [(support, "DNS support", "enable-dns-support"), (hostnames, "DNS host names", "enable-dns-hostnames")] {
+    for (on, what, option) in
+        [(support, "DNS support", "enable-dns-support"), (hostnames, "DNS host names", "enable-dns-hostnames")]
+    {
         if !on {
             problems.push(Problem::new(
                 format!("the VPC {id} has {what} switched off, by which machines find AWS's services and each other"),
@@ -176,7 +182,10 @@ fn of_subnets(wanted: &Wanted, subnets: &[Subnet], tables: &[RouteTable]) -> Vec
             continue;
         }
         if let Some(state) = subnet.state().filter(|state| **state != SubnetState::Available) {
-            problems.push(Problem::new(format!("the subnet {id} is {state}"), "wait until it is available, then try again".to_owned()));
+            problems.push(Problem::new(
+                format!("the subnet {id} is {state}"),
+                "wait until it is available, then try again".to_owned(),
+            ));
         }
         let zone = subnet.availability_zone().unwrap_or_default();
         if let Some(other) = zones.insert(zone, id) {
@@ -211,18 +220,30 @@ fn of_route(subnet: &str, vpc: &str, tables: &[RouteTable]) -> Option<Problem> {
     };
     let id = table.route_table_id().unwrap_or("its route table");
     let whose = if own.is_some() { "the route table" } else { "the VPC's main route table" };
-    let fix = format!("`aws ec2 create-route --route-table-id {id} --destination-cidr-block 0.0.0.0/0 --gateway-id igw-…`, or name a public subnet");
+    let fix = format!(
+        "`aws ec2 create-route --route-table-id {id} --destination-cidr-block 0.0.0.0/0 --gateway-id igw-…`, or name a public subnet"
+    );
     let route = table.routes().iter().find(|route| route.destination_cidr_block() == Some("0.0.0.0/0"));
     let problem = match route {
         None => format!("the subnet {subnet} has no way to the internet: {whose} {id} has no route 0.0.0.0/0"),
         Some(route) if route.state() == Some(&RouteState::Blackhole) => {
-            format!("the subnet {subnet} has no way to the internet: the route 0.0.0.0/0 of {whose} {id} leads to something that is gone")
+            format!(
+                "the subnet {subnet} has no way to the internet: the route 0.0.0.0/0 of {whose} {id} leads to something that is gone"
+            )
         }
         Some(route) if route.gateway_id().is_some_and(|gateway| gateway.starts_with("igw-")) => return None,
         Some(route) => {
-            let to = [route.nat_gateway_id(), route.gateway_id(), route.transit_gateway_id(), route.network_interface_id(), route.instance_id()];
+            let to = [
+                route.nat_gateway_id(),
+                route.gateway_id(),
+                route.transit_gateway_id(),
+                route.network_interface_id(),
+                route.instance_id(),
+            ];
             let to = to.into_iter().flatten().next().unwrap_or("something else");
-            format!("the subnet {subnet} is private: the route 0.0.0.0/0 of {whose} {id} leads to {to}, not to an internet gateway")
+            format!(
+                "the subnet {subnet} is private: the route 0.0.0.0/0 of {whose} {id} leads to {to}, not to an internet gateway"
+            )
         }
     };
     Some(Problem::new(problem, fix))
@@ -277,8 +298,10 @@ mod tests {
 
     #[test]
     fn a_public_subnet_is_one_by_its_own_table_or_by_the_main_one() {
-        let subnets = [subnet("subnet-a", "us-west-2a", "172.31.0.0/24", 251), subnet("subnet-b", "us-west-2b", "172.31.1.0/24", 8)];
-        let tables = [table("rtb-m", main_one(), Some(to_gateway("igw-1"))), table("rtb-a", of("subnet-a"), Some(to_gateway("igw-1")))];
+        let subnets =
+            [subnet("subnet-a", "us-west-2a", "172.31.0.0/24", 251), subnet("subnet-b", "us-west-2b", "172.31.1.0/24", 8)];
+        let tables =
+            [table("rtb-m", main_one(), Some(to_gateway("igw-1"))), table("rtb-a", of("subnet-a"), Some(to_gateway("igw-1")))];
         assert_eq!(of_subnets(&wanted(&["subnet-a", "subnet-b"]), &subnets, &tables), []);
         // A table of its own is what counts, whatever the main one says.
         let tables = [table("rtb-m", main_one(), Some(to_gateway("igw-1"))), table("rtb-a", of("subnet-a"), None)];
@@ -297,8 +320,11 @@ mod tests {
         ];
         let nat = Route::builder().destination_cidr_block("0.0.0.0/0").nat_gateway_id("nat-1").state(RouteState::Active).build();
         let hole = Route::builder().destination_cidr_block("0.0.0.0/0").gateway_id("igw-0").state(RouteState::Blackhole).build();
-        let tables =
-            [table("rtb-m", main_one(), None), table("rtb-a", of("subnet-a"), Some(nat)), table("rtb-b", of("subnet-b"), Some(hole))];
+        let tables = [
+            table("rtb-m", main_one(), None),
+            table("rtb-a", of("subnet-a"), Some(nat)),
+            table("rtb-b", of("subnet-b"), Some(hole)),
+        ];
         let ids = ["subnet-a", "subnet-b", "subnet-c", "subnet-d", "subnet-e"];
         insta::assert_snapshot!(words(of_subnets(&wanted(&ids), &subnets, &tables)));
     }
