@@ -87,6 +87,7 @@ async fn network(aws: &Aws, keys: &[String]) -> Result<Vec<Thing>> {
         let all = all.addresses.into_iter().flatten();
         Ok::<_, Error>(all.filter_map(|x| thing("elastic ip", x.allocation_id, None, map(x.tags), Billed::Address)).collect())
     };
+    #[allow(clippy::type_complexity, reason = "the lists of one join")]
     let (a, b, c, d, e, f, g, h, i): (
         _,
         Vec<Thing>,
