@@ -204,19 +204,19 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     add("Make", make.clone(), regions(whose, &make), tagged);
     let change = actions(&of(Part::Change));
     let (touching, types) = touched(make.iter().chain(&change));
-    add("MakeThereAndOf", touching, types.into_iter().map(|kind| type_of(whose, kind)).collect(), Value::Null);
+    add("MakeOf", touching, types.into_iter().map(|kind| type_of(whose, kind)).collect(), Value::Null);
     let (made, ec2) = (of(Part::TagWhatIsMade), whose.regional("ec2"));
-    add("TagWhatIsMade", actions(&made), vec![format!("{ec2}:*/*")], json!({"StringLike": {"ec2:CreateAction": "*"}}));
+    add("TagMade", actions(&made), vec![format!("{ec2}:*/*")], json!({"StringLike": {"ec2:CreateAction": "*"}}));
     let rules = json!({"StringEquals": {format!("aws:RequestTag/{}", tags::CLUSTER): cluster}});
     add("TagRules", actions(&of(Part::TagRules)), vec![format!("{ec2}:security-group-rule/*")], rules);
     let (balancers, elb) = (of(Part::TagBalancers), whose.regional("elasticloadbalancing"));
     let by = json!({"StringLike": {"elasticloadbalancing:CreateAction": "*"}});
     add("TagBalancers", actions(&balancers), vec![format!("{elb}:*/*")], by);
     let tagged = json!({"StringEquals": {format!("aws:ResourceTag/{}", tags::CLUSTER): cluster}});
-    add("ChangeAndRemove", change.clone(), regions(whose, &change), tagged);
+    add("Change", change.clone(), regions(whose, &change), tagged);
     let sweep = actions(&of(Part::Sweep));
     let owned = json!({"StringEquals": {format!("aws:ResourceTag/kubernetes.io/cluster/{cluster}"): "owned"}});
-    add("RemoveWhatKubernetesMade", sweep.clone(), regions(whose, &sweep), owned);
+    add("Sweep", sweep.clone(), regions(whose, &sweep), owned);
     let keys = [format!("kup.dev/shared/{cluster}"), format!("kubernetes.io/cluster/{cluster}")];
     let shared = vec![format!("{ec2}:vpc/*"), format!("{ec2}:subnet/*")];
     add("Share", actions(&of(Part::Share)), shared, json!({"ForAllValues:StringEquals": {"aws:TagKeys": keys}}));
@@ -243,7 +243,7 @@ fn actions(uses: &[Use]) -> Vec<&'static str> {
 
 /// The first words of actions that are put together where there are several, since a policy has no room for all of them: those that tell
 /// nothing secret, and those that come with a condition or a narrow resource, so that they find nothing but what is the cluster's.
-const TOGETHER: [&str; 5] = ["Delete", "Describe", "Detach", "PutBucket", "Tag"];
+const TOGETHER: [&str; 6] = ["Delete", "Describe", "Detach", "Modify", "Put", "Tag"];
 
 /// As [`TOGETHER`], but never on anything.
 const NARROW: [&str; 2] = ["Get", "List"];

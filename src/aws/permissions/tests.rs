@@ -81,6 +81,9 @@ fn every_policy_fits_even_with_the_longest_name() {
         assert!(size <= LARGEST, "{name}: {size}");
     }
     assert!(size(&operator(&longest)) <= LARGEST, "operator: {}", size(&operator(&longest)));
+    let everything = Whose { partition: "aws-us-gov".into(), region: "us-gov-east-1".into(), ..longest.clone() };
+    let size_of_all = size(&policy(&everything, &all_kinds()));
+    assert!(size_of_all <= LARGEST, "everything: {size_of_all}");
     // Inline policies of a role may have more.
     for name in ["master", "minion"] {
         assert!(size(&iam::policy(name, &longest).unwrap()) <= 10_240, "{name}");
