@@ -21,7 +21,6 @@ minions: { count: 1 }
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn add_ons() {
     let checks = Checks::on_new("kup-test-addons", CONFIG).await;
-    let cluster = &checks.cluster;
 
     futures::join!(
         checks.check("metrics::a_loaded_deployment_grows_and_shrinks", None, metrics::a_loaded_deployment_grows_and_shrinks),

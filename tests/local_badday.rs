@@ -1,4 +1,4 @@
-//! Bad days on one small cluster: kup killed at every step, machines that vanish, disks that fill up, certificates that are not
+//! Bad days on small clusters: kup killed at every step, machines that vanish, disks that fill up, certificates that are not
 //! yet valid, ports that are taken. Each time kup says what is wrong and where, and `up` goes on once it is mended.
 //!
 //! `KUP_TEST_ONLY=disk` runs only the checks whose name contains that. Needs root and podman.
@@ -62,9 +62,14 @@ impl Day {
         self.results.push((name.to_owned(), failure));
     }
 
-    fn end(&self) {
+    /// Removes the cluster, of which nothing is left then, and tells what failed.
+    async fn end(&self) -> Check {
+        self.home.kup(&["down", "-y", "--name", &self.name]).await?.ok("kup down")?;
+        let left = traces(&self.name).await;
+        ensure!(left.is_empty(), "after all of this down leaves something: {left}");
         let failed: Vec<String> = self.results.iter().filter_map(|(n, f)| f.as_ref().map(|f| format!("{n}: {f}"))).collect();
-        assert!(failed.is_empty(), "{} of {} checks failed\n\n{}", failed.len(), self.results.len(), failed.join("\n\n"));
+        ensure!(failed.is_empty(), "{} of {} checks failed\n\n{}", failed.len(), self.results.len(), failed.join("\n\n"));
+        Ok(())
     }
 
     /// The arguments of `kup up` for this cluster, and more.
@@ -127,8 +132,15 @@ impl Day {
     }
 }
 
+/// Two clusters side by side: most of a bad day is waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_days() -> Check {
+async fn bad_days() {
+    let (one, other) = tokio::join!(killed_lost_and_resized(), broken());
+    let failed: Vec<String> = [one, other].into_iter().filter_map(|outcome| Some(outcome.err()?.to_string())).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
+}
+
+async fn killed_lost_and_resized() -> Check {
     let mut day = Day::new("kup-test-days").await?;
     day.check("killed::at_every_step_it_goes_on", killed::at_every_step_it_goes_on).await;
     if day.only.is_some() {
@@ -136,6 +148,18 @@ async fn bad_days() -> Check {
     }
     day.check("killed::a_half_made_service_is_made", killed::a_half_made_service_is_made).await;
     day.check("killed::two_at_once_and_a_dead_owner", killed::two_at_once_and_a_dead_owner).await;
+    day.check("lost::a_machine_removed_in_the_middle_is_made_again", lost::a_machine_removed_in_the_middle_is_made_again).await;
+    day.check("lost::all_machines_lose_power_and_come_back", lost::all_machines_lose_power_and_come_back).await;
+    day.check("resized::changed_settings_reach_every_machine", resized::changed_settings_reach_every_machine).await;
+    day.check("resized::a_deleted_node_comes_back_with_another_range", resized::a_deleted_node_comes_back_with_another_range)
+        .await;
+    day.check("resized::minions_come_and_go", resized::minions_come_and_go).await;
+    day.end().await
+}
+
+async fn broken() -> Check {
+    let mut day = Day::new("kup-test-broken").await?;
+    day.ready().await?;
     day.check("broken::a_full_disk_is_named", broken::a_full_disk_is_named).await;
     day.check("broken::a_certificate_of_the_future_is_named", broken::a_certificate_of_the_future_is_named).await;
     day.check("broken::a_login_of_another_authority_is_named", broken::a_login_of_another_authority_is_named).await;
@@ -144,16 +168,7 @@ async fn bad_days() -> Check {
     day.check("broken::an_image_that_is_gone_is_named", broken::an_image_that_is_gone_is_named).await;
     day.check("broken::a_master_that_never_gets_ready_says_why", broken::a_master_that_never_gets_ready_says_why).await;
     day.check("broken::a_taken_port_is_named", broken::a_taken_port_is_named).await;
-    day.check("lost::a_machine_removed_in_the_middle_is_made_again", lost::a_machine_removed_in_the_middle_is_made_again).await;
-    day.check("lost::all_machines_lose_power_and_come_back", lost::all_machines_lose_power_and_come_back).await;
-    day.check("resized::changed_settings_reach_every_machine", resized::changed_settings_reach_every_machine).await;
-    day.check("resized::a_deleted_node_comes_back_with_another_range", resized::a_deleted_node_comes_back_with_another_range)
-        .await;
-    day.check("resized::minions_come_and_go", resized::minions_come_and_go).await;
-    day.home.kup(&["down", "-y", "--name", &day.name]).await?.ok("kup down")?;
-    assert_eq!(traces(&day.name).await, "", "after all of this down leaves nothing");
-    day.end();
-    Ok(())
+    day.end().await
 }
 
 /// The same kills, each on a cluster that has just begun.
@@ -171,6 +186,5 @@ async fn killed_on_new_clusters() -> Check {
         eprintln!("seed {seed}: moment {n} is after {} ms (KUP_TEST_SEED repeats them)", moment.as_millis());
         day.check(&name, async |day| killed::new_cluster(day, killed::When::At(moment)).await).await;
     }
-    day.end();
-    Ok(())
+    day.end().await
 }

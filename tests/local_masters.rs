@@ -282,3 +282,36 @@ async fn one_master_is_raised_to_three() -> Check {
     parts.done("masters::one_is_raised_to_three");
     Ok(())
 }
+
+#[tokio::test]
+#[ignore = "long: six machines with five control planes"]
+async fn five_masters_bear_the_loss_of_any_two() -> Check {
+    let name = "kup-test-five";
+    let mut parts = Parts(Instant::now());
+    let cluster = Cluster::up(name, "masters: { count: 5 }\nminions: { count: 1 }\n").await?;
+    let home = cluster.home();
+    let seen = well(home, name, 5).await?;
+    ensure!(seen["etcd"]["quorum"] == 3, "{}", seen["etcd"]);
+    write(&cluster, "before").await?;
+    parts.done("masters::five_come_up");
+
+    let first = leader(&seen);
+    let second = members(&seen).into_iter().map(|(machine, ..)| machine).find(|m| *m != first).ok_or("one member alone")?;
+    for machine in [&first, &second] {
+        cut_off(machine).await?;
+    }
+    write(&cluster, "meanwhile").await?;
+    ensure!(data_of(&cluster, "before").await? == "of-old", "what was written before is there");
+    let (code, seen) = status(home, name).await?;
+    ensure!(code == Some(3), "two lost masters are not well: {seen}");
+    ensure!(![&first, &second].contains(&&leader(&seen)) && !leader(&seen).is_empty(), "another leads: {}", seen["etcd"]);
+    let named = |machine: &str| seen["problems"].as_array().into_iter().flatten().any(|p| p["machine"] == machine);
+    ensure!(named(&first) && named(&second), "both are named: {}", seen["problems"]);
+    for machine in [&first, &second] {
+        let_back(machine).await?;
+    }
+    well(home, name, 5).await?;
+    ensure!(data_of(&cluster, "meanwhile").await? == "of-old", "the data is there");
+    parts.done("masters::two_of_five_may_be_lost");
+    Ok(())
+}

@@ -168,14 +168,16 @@ async fn a_slow_line_is_only_slow() {
     let cache = tempfile::tempdir().unwrap();
     let proxy = Proxy::to(server.port, Line { delay: Duration::from_millis(150), ..Line::default() });
     let ssh = Ssh::connect(&server.through(proxy.port), &server.login, SOON).await.unwrap();
+    let begun = Instant::now();
     assert_eq!(says(&ssh, "echo here").await, "here");
+    let command = begun.elapsed();
     assert_eq!(place(&ssh, &files("new")).await.unwrap().len(), 12);
     let begun = Instant::now();
     send(&ssh, &bundle(cache.path(), "new", 4_000_000)).await.unwrap();
-    // 30 kB a round trip, as SFTP sends them, would take 40 s.
     let took = begun.elapsed();
-    println!("4 MB at a delay of 150 ms each way: {:.1} s", took.as_secs_f64());
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    println!("4 MB at a delay of 150 ms each way: {:.1} s, a command: {:.1} s", took.as_secs_f64(), command.as_secs_f64());
+    // A command is two round trips or more, whatever the machine is busy with. 30 kB for each, as SFTP sends them, are 133 of them.
+    assert!(took < command * 40, "{took:?}, a command {command:?}");
     stands(&ssh, "new").await;
 }
 
@@ -190,9 +192,8 @@ async fn a_pause_of_the_line_is_waited_for_and_silence_is_not() {
 
     let silent = Proxy::to(server.port, Line { stall_up: Some((20_000, Duration::from_secs(600))), ..Line::default() });
     let ssh = over(&server, &silent).await.unwrap();
-    let begun = Instant::now();
+    // Waited for, it would go through in the end.
     let error = ssh.exec("cat", vec![7; 8_000_000], Duration::from_secs(2)).await.unwrap_err().to_string();
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     assert!(error.contains("loopback") && (error.contains("2 s") || error.contains("stalled")), "{error}");
 }
 
@@ -204,9 +205,8 @@ async fn a_transfer_over_a_line_that_fell_silent_is_given_up() {
     let cache = tempfile::tempdir().unwrap();
     let silent = Proxy::to(server.port, Line { stall_up: Some((200_000, Duration::from_secs(600))), ..Line::default() });
     let ssh = over(&server, &silent).await.unwrap();
-    let begun = Instant::now();
+    // Waited for, it would go through in the end.
     let error = send(&ssh, &bundle(cache.path(), "new", 8_000_000)).await.unwrap_err().to_string();
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert!(error.contains("loopback") && error.contains("stalled") && error.contains("kup up"), "{error}");
 }
 

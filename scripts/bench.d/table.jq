@@ -22,5 +22,6 @@ row("CPU of kup up"; "usage.up.cpuSeconds"; "CPU s"),
 row("CPU of the engine's commands"; "usage.up.engineCpuSeconds"; "CPU s"),
 row("memory of kup up, peak"; "usage.up.memoryMiB"; "MiB"),
 row("CPU of all machines"; "machinesCpuSeconds"; "CPU s"),
+row("all CPU seconds by cores"; "cpuBound"; "s"),
 ($s.kup | to_entries | map(select(.key | startswith("units."))) | sort_by(-.value.median) | .[:8][] | row("  " + (.key | ltrimstr("units.")); .key; "CPU s")),
 (if $s.ratio then "", "kup / plain shell script, to the first correct DNS answer: \($s.ratio.dns.median | number) (from \($s.ratio.dns.min | number) to \($s.ratio.dns.max | number))" else empty end)

@@ -1,7 +1,5 @@
 //! Something on a machine is broken: kup names the cause and the machine, and once that is mended as it says, `up` finishes.
 
-use std::time::{Duration, Instant};
-
 use kup::pki::authority::{Authority, Leaf};
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
 use time::OffsetDateTime;
@@ -35,6 +33,12 @@ pub async fn a_full_disk_is_named(day: &Day) -> Check {
     day.ready().await.map(drop)
 }
 
+/// The wait for the Node ended because it was known to be vain, not because its time was over.
+fn in_vain(day: &Day, error: &str) -> Check {
+    ensure!(error.contains(&format!("{} can't register as a Node", day.minion)), "it was waited to the end: {error}");
+    Ok(())
+}
+
 /// The clock of the one that issued it was an hour ahead.
 pub async fn a_certificate_of_the_future_is_named(day: &Day) -> Check {
     let pki = day.home.path().join(format!("state/kup/local/{}/pki", day.name));
@@ -55,9 +59,8 @@ pub async fn a_certificate_of_the_future_is_named(day: &Day) -> Check {
     let cert = params.signed_by(&key, &issuer)?;
     log_in_with(day, &format!("{}{}", cert.pem(), key.serialize_pem())).await?;
 
-    let begun = Instant::now();
     let error = day.fails(&[], &["not yet valid", LOGIN, &day.minion, "the machine's clock says"]).await?;
-    ensure!(begun.elapsed() < Duration::from_secs(45), "it was known long before: {:?}", begun.elapsed());
+    in_vain(day, &error)?;
     as_told(day, &error).await
 }
 
@@ -101,9 +104,8 @@ fn as_before(unit: &str) -> String {
 
 pub async fn a_unit_that_keeps_crashing_is_named(day: &Day) -> Check {
     leave(day, &instead("kubelet", "/bin/sh -c \"echo out of paper; exit 3\"")).await?;
-    let begun = Instant::now();
-    day.fails(&[], &["kubelet.service", "keeps failing", "out of paper", &day.minion]).await?;
-    ensure!(begun.elapsed() < Duration::from_secs(45), "it was known long before: {:?}", begun.elapsed());
+    let error = day.fails(&[], &["kubelet.service", "keeps failing", "out of paper", &day.minion]).await?;
+    in_vain(day, &error)?;
     day.on(&day.minion, &as_before("kubelet")).await?;
     day.ready().await.map(drop)
 }

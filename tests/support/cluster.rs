@@ -130,7 +130,7 @@ impl Cluster {
         let file = home.path().join("config.yaml");
         std::fs::write(&file, config)?;
         let file = file.to_string_lossy();
-        home.kup(&["up", "--provider", "local", "--name", name, "-y", "-f", &file]).await?.ok("kup up")?;
+        home.kup(&["up", "--provider", "local", "--name", name, "--raise-limits", "-y", "-f", &file]).await?.ok("kup up")?;
 
         let kubeconfig = kube::config::Kubeconfig::read_from(home.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
