@@ -111,8 +111,13 @@ impl Resource for AccessKey {
         let (file, profile) = (profile::file()?, profile::name(&aws.cluster));
         let before = ids(aws, &user).await.map_err(|failure| iam::soon(failure).error(&what))?;
         // Before there is anything to lose.
-        if profile::key_id(&file, &profile)?.is_some_and(|id| !before.contains(&id)) {
-            return Err(profile::taken(&file, &profile));
+        if let Some(id) = profile::key_id(&file, &profile)? {
+            let marked = marked(aws, &user).await.map_err(|failure| iam::soon(failure).error(&what))?.unwrap_or_default();
+            if before.contains(&id) || marked.split('@').next() != Some(&id) {
+                return Err(profile::taken(&file, &profile));
+            }
+            // It was kup's, and somebody removed it from AWS alone.
+            delete(aws, &user, &id).await?;
         }
         if before.len() >= 2 {
             return Err(Error::new(what)
@@ -159,10 +164,8 @@ impl Resource for AccessKey {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let pages = aws.iam.list_user_tags().user_name(&user).into_paginator().items().send();
-        let tags: Vec<Tag> =
-            unless_gone(pages.try_collect().await.failure()).map_err(|failure| failure.error(&what))?.unwrap_or_default();
-        let Some(mark) = tags.into_iter().find(|tag| tag.key == MARK).map(|tag| tag.value) else { return Ok(Vec::new()) };
+        let mark = unless_gone(marked(aws, &user).await).map_err(|failure| failure.error(&what))?.flatten();
+        let Some(mark) = mark else { return Ok(Vec::new()) };
         let stored = profile::key_id(&profile::file()?, &profile::name(&aws.cluster))?;
         let found = |(key, secret)| AccessKeyFound { name: OPERATOR.into(), key, user: user.clone(), secret };
         Ok(judge(&mark, &keys, stored.as_deref(), &host()).into_iter().map(found).collect())
@@ -216,6 +219,13 @@ async fn ids(aws: &Aws, user: &str) -> std::result::Result<BTreeSet<String>, Fai
     let keys: Vec<_> =
         aws.iam.list_access_keys().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
     Ok(keys.into_iter().filter_map(|key| key.access_key_id).collect())
+}
+
+/// What the user's mark says.
+async fn marked(aws: &Aws, user: &str) -> std::result::Result<Option<String>, Failure> {
+    let tags: Vec<Tag> =
+        aws.iam.list_user_tags().user_name(user).into_paginator().items().send().try_collect().await.failure()?;
+    Ok(tags.into_iter().find(|tag| tag.key == MARK).map(|tag| tag.value))
 }
 
 async fn mark(aws: &Aws, user: &str, text: String) -> Result<()> {
