@@ -1,7 +1,6 @@
 //! AWS's errors, sorted once: by what can be done about them.
 
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 
 use crate::error::{Error, Kind, Result};
@@ -200,7 +199,7 @@ impl Failure {
                 Failure { fault: Fault::of(metadata), code, message, request }
             }
             _ => {
-                let message = DisplayErrorContext(&error).to_string();
+                let message = chain(&error);
                 let login = ["credential", "SSO", "Token", "token"].iter().any(|word| message.contains(word))
                     && !matches!(error, SdkError::DispatchFailure(ref e) if e.is_io() || e.is_timeout());
                 let fault = if login { Fault::Login } else { Fault::Network };
@@ -262,6 +261,20 @@ fn denied(message: &str) -> Option<(&str, &str)> {
     let word = |after: &str| message.split_once(after)?.1.split([' ', ',']).next().map(|word| word.trim_end_matches('.'));
     let action = word("to perform: ").filter(|action| action.contains(':'))?;
     Some((action, word("on resource: ").map_or("*", |resource| resource.trim_matches('"'))))
+}
+
+/// An error and its causes in one line. The SDK's own way of printing them adds their inner structure.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        source = cause.source();
+    }
+    words
 }
 
 /// Turns the SDK's errors into kup's by saying what was being done.

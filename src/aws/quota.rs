@@ -1,8 +1,10 @@
 //! What the account may have, against what it has and what a plan adds. Asked only if the plan adds any of it; an account that may not
 //! ask, or an endpoint that knows no quotas, is told so and passed over.
 
+use aws_config::retry::RetryConfig;
+
 use super::Aws;
-use super::fault::{Explain as _, Failure, Fault};
+use super::fault::{Explain as _, Failure};
 use super::permissions::{Need, Scope, need, optional};
 use crate::error::{Error, Result};
 use crate::report::Report;
@@ -37,30 +39,30 @@ struct Quota {
 
 /// Fails if what is added is more than is left. `vpcs` is how many there are.
 pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<()> {
-    let quotas = [
+    let all = [
         Quota { what: "virtual CPUs of instances on demand", service: "ec2", code: "L-1216C47A", adds: adds.vcpus },
         Quota { what: "virtual CPUs of spot instances", service: "ec2", code: "L-34B43A08", adds: adds.spot },
         Quota { what: "VPCs", service: "vpc", code: "L-F678F1CE", adds: adds.vpcs },
         Quota { what: "Elastic IPs", service: "ec2", code: "L-0263D0A3", adds: adds.addresses },
     ];
-    let wanted: Vec<&Quota> = quotas.iter().filter(|quota| quota.adds > 0).collect();
+    let wanted: Vec<&Quota> = all.iter().filter(|quota| quota.adds > 0).collect();
     if wanted.is_empty() {
         return Ok(());
     }
+    // An answer is not worth a long wait.
+    let few = RetryConfig::standard().with_max_attempts(2);
+    let quotas = aws_sdk_servicequotas::Client::from_conf(aws.quotas.config().to_builder().retry_config(few).build());
     let limits = futures::future::join_all(wanted.iter().map(|quota| async {
-        let answer = aws.quotas.get_service_quota().service_code(quota.service).quota_code(quota.code).send().await;
+        let answer = quotas.get_service_quota().service_code(quota.service).quota_code(quota.code).send().await;
         answer.failure().map(|answer| answer.quota.and_then(|q| q.value))
     }));
     let used = async { tokio::try_join!(vcpus(aws, adds.vcpus + adds.spot > 0), addresses(aws, adds.addresses > 0)) };
     let (limits, used) = tokio::join!(limits, used);
     let ((on_demand, spot), addresses) = used?;
-    let (mut over, mut unknown): (Vec<String>, Option<Failure>) = (Vec::new(), None);
+    let (mut over, mut more, mut unknown): (Vec<String>, Vec<String>, Option<Failure>) = (Vec::new(), Vec::new(), None);
     for (quota, limit) in wanted.into_iter().zip(limits) {
         let limit = match limit {
             Ok(limit) => limit,
-            Err(failure) if matches!(failure.fault, Fault::Login | Fault::Network) => {
-                return Err(failure.error("the account's quotas could not be asked for"));
-            }
             Err(failure) => {
                 unknown.get_or_insert(failure);
                 continue;
@@ -72,7 +74,16 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
             "L-F678F1CE" => vpcs,
             _ => addresses,
         };
-        over.extend(limit.and_then(|limit| exceeds(quota, used, limit)));
+        if let Some(words) = limit.and_then(|limit| exceeds(quota, used, limit)) {
+            over.push(words);
+            more.push(format!(
+                "ask for more: `aws service-quotas request-service-quota-increase --region {} --service-code {} --quota-code {} --desired-value {}`",
+                aws.region,
+                quota.service,
+                quota.code,
+                used.saturating_add(quota.adds)
+            ));
+        }
     }
     if let Some(failure) = unknown {
         let words = if failure.code.is_empty() { failure.message } else { failure.code };
@@ -83,21 +94,17 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
     if over.is_empty() {
         return Ok(());
     }
-    Err(Error::new(format!("the account {} may not have that much in {}", aws.identity.account, aws.region))
+    let error = Error::new(format!("the account {} may not have that much in {}", aws.identity.account, aws.region))
         .why(over.join("\n"))
-        .hint("remove what is no longer used, or give smaller or fewer machines")
-        .hint(format!("ask for more: `aws service-quotas request-service-quota-increase --region {} --service-code … --quota-code … --desired-value …`", aws.region)))
+        .hint("remove what is no longer used, or give smaller or fewer machines");
+    Err(more.into_iter().fold(error, Error::hint))
 }
 
 /// The sentence about a quota that would be exceeded.
 fn exceeds(quota: &Quota, used: u32, limit: f64) -> Option<String> {
     let sum = f64::from(used) + f64::from(quota.adds);
-    (sum > limit).then(|| {
-        format!(
-            "{}: {used} in use, {} more wanted, {limit} allowed (service code {}, quota code {})",
-            quota.what, quota.adds, quota.service, quota.code
-        )
-    })
+    (sum > limit)
+        .then(|| format!("{}: {used} in use, {} more wanted, {limit} allowed (quota {})", quota.what, quota.adds, quota.code))
 }
 
 /// Virtual CPUs in use, on demand and spot.
@@ -141,6 +148,6 @@ mod tests {
         let quota = Quota { what: "VPCs", service: "vpc", code: "L-F678F1CE", adds: 1 };
         assert_eq!(exceeds(&quota, 4, 5.0), None);
         let text = exceeds(&quota, 5, 5.0).unwrap();
-        assert_eq!(text, "VPCs: 5 in use, 1 more wanted, 5 allowed (service code vpc, quota code L-F678F1CE)");
+        assert_eq!(text, "VPCs: 5 in use, 1 more wanted, 5 allowed (quota L-F678F1CE)");
     }
 }

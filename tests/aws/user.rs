@@ -60,11 +60,6 @@ impl Account {
         Ok(Account { backend, url, wire, port, home })
     }
 
-    /// The user's home directory.
-    pub fn home(&self) -> &Path {
-        self.home.path()
-    }
-
     /// What the user's programs see of the world.
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let home = self.home.path();

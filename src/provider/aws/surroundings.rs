@@ -99,7 +99,10 @@ pub async fn find(
         };
         Ok::<_, Error>((image, Some(facts)))
     };
-    let ((zones, offers, given), (image, types)) = tokio::try_join!(zones, image)?;
+    let (zones, image) = tokio::join!(zones, image);
+    // A type that is not known at all is the better word for one that no zone has.
+    let (image, types) = image?;
+    let (zones, offers, given) = zones?;
     (learned.types, learned.offers, learned.given) = (types, offers, given);
     let around = Surroundings {
         account: aws.identity.account.clone(),
