@@ -1,4 +1,4 @@
-//! The story of `kup down`.
+//! The story of `kup down`: on this host, and in [`aws`] that of AWS.
 
 use crate::error::{Error, Result};
 use crate::kubeconfig;
@@ -7,6 +7,8 @@ use crate::provider::{ClusterId, Found, Provider};
 use crate::report::Report;
 use crate::state;
 use crate::up::context_name;
+
+pub mod aws;
 
 /// What stands of a cluster, and would be removed. Changes nothing.
 pub async fn plan(id: &ClusterId, provider: &impl Provider) -> Result<Found> {

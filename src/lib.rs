@@ -28,12 +28,15 @@
 //! ```
 
 pub mod addons;
+pub mod aws;
 pub mod bootstrap;
 pub mod bundle;
 pub mod cli;
 pub mod cluster;
 pub mod down;
 pub mod error;
+pub mod graph;
+pub mod interrupt;
 pub mod kubeconfig;
 pub mod lock;
 pub mod logs;

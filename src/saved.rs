@@ -55,6 +55,7 @@ pub fn pki(id: &ClusterId) -> Result<Pki> {
 /// The private key by which kup logs in to the cluster's machines.
 pub fn login_key_path(id: &ClusterId, cluster: &Cluster) -> Result<PathBuf> {
     match id.provider {
+        ProviderKind::Aws => Ok(cluster.aws.ssh_key.clone()),
         ProviderKind::Local => local::user_key(&id.name, cluster.local.ssh_key.as_deref()),
     }
 }

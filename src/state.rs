@@ -33,6 +33,15 @@ pub fn cluster_dir(id: &ClusterId) -> Result<PathBuf> {
     Ok(state_dir()?.join(id.provider.as_str()).join(&id.name))
 }
 
+/// Removes a cluster's own state, if there is any.
+pub fn forget(id: &ClusterId) -> Result<()> {
+    let dir = cluster_dir(id)?;
+    match fs::remove_dir_all(&dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("cannot remove {}", dir.display())),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a directory and its parents that nobody else may read (0700).
 pub fn private_dir(path: &Path) -> Result<()> {
     fs::DirBuilder::new()

@@ -1,4 +1,4 @@
-//! The story of `kup up`.
+//! The story of `kup up`: on this host all of it, and in [`infrastructure`] that of AWS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::provider::{Action, ClusterId, Provider, Verb};
 use crate::report::Report;
 use crate::{replace, retire, saved, state};
 
+pub mod infrastructure;
+
 /// How long the provider may take to say, after a failure, which machines are still there.
 const AFTERMATH: Duration = Duration::from_secs(10);
 
@@ -34,8 +36,10 @@ pub struct Up {
     pub raise_limits: bool,
     /// Where the bundle may be fetched from instead of upstream.
     pub mirror: Option<reqwest::Url>,
-    /// Machines to be made anew, by their full names ([`replace::named`]).
+    /// What is to be made anew: on this host machines, by their full names ([`replace::named`]); on AWS as the user wrote it.
     pub replace: Vec<String>,
+    /// Take the cluster from whoever is at work on it, on AWS.
+    pub break_lock: bool,
     /// How long to wait for any one thing; each wait's own limit if none is given.
     pub patience: Option<Duration>,
     /// What the user typed, for the lock.
@@ -45,6 +49,8 @@ pub struct Up {
 /// The step after which `up` stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
+    /// All that the provider makes is there.
+    Infrastructure,
     /// The machines run.
     Machines,
     /// A bootstrap step, as an index into [`STEPS`].
@@ -127,7 +133,7 @@ impl Up {
     fn steps(&self) -> (bool, &'static [Step]) {
         match self.until {
             None => (true, STEPS),
-            Some(Until::Machines) => (false, &[]),
+            Some(Until::Infrastructure | Until::Machines) => (false, &[]),
             Some(Until::Step(last)) => (false, STEPS.get(..=last).unwrap_or(STEPS)),
         }
     }
@@ -258,7 +264,7 @@ pub fn makes_all(plan: &[Action]) -> bool {
 }
 
 /// Fields that running machines and their data are built on.
-fn refuse_what_cannot_change(before: &Cluster, now: &Cluster) -> Result<()> {
+pub(crate) fn refuse_what_cannot_change(before: &Cluster, now: &Cluster) -> Result<()> {
     let fields: [(&str, String, String); 5] = [
         ("kubernetes.version", before.kubernetes.version.clone(), now.kubernetes.version.clone()),
         ("network.pods", before.network.pods.to_string(), now.network.pods.to_string()),

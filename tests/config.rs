@@ -1,6 +1,8 @@
 //! The config from outside: defaults, layers, origins, files that are none, and garbage of every kind.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod config_aws;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
@@ -100,7 +102,11 @@ fn every_field_stands_in_the_commented_file() {
 fn the_schema_knows_every_field_and_serde_every_alias() {
     let fields = serde_json::to_value(defaults::cluster().unwrap()).unwrap();
     let leaves = schema::Schema::new().leaves();
-    assert_eq!(leaves.len(), fields.as_object().unwrap().values().map(|v| v.as_object().map_or(1, |o| o.len())).sum::<usize>());
+    // Blocks whose keys users choose are empty by default.
+    fn values(value: &serde_json::Value) -> usize {
+        value.as_object().map_or(1, |fields| fields.values().map(values).sum())
+    }
+    assert_eq!(leaves.len(), values(&fields));
     for (alias, field) in schema::ALIASES {
         let mut renamed = fields.clone();
         let inner = renamed.as_object_mut().unwrap().remove(field).unwrap();
@@ -163,6 +169,8 @@ fn every_flag_and_variable_reaches_its_field() {
         kubernetes_version: Some("1.37.1".into()),
         masters: Some(1),
         minions: Some(2),
+        region: Some("eu-central-1".into()),
+        profile: Some("work".into()),
         engine: Some(EngineChoice::Docker),
         sets: Vec::new(),
     };
@@ -173,18 +181,27 @@ fn every_flag_and_variable_reaches_its_field() {
         ("KUBERNETES_VERSION", "1.37.1"),
         ("MASTERS", "1"),
         ("MINIONS", "2"),
+        ("REGION", "eu-central-1"),
+        ("PROFILE", "work"),
         ("ENGINE", "docker"),
     ];
     let variables = all.iter().map(|(name, value)| (format!("KUP_{name}").into(), value.into())).collect();
     for source in [flags, Source { variables, ..Source::default() }] {
         let loaded = load(source).unwrap();
-        for path in ["name", "provider", "kubernetes.version", "masters.count", "minions.count", "local.engine"] {
+        for path in ["name", "provider", "kubernetes.version", "masters.count", "minions.count"] {
+            assert!(loaded.is_set(path), "{path}");
+        }
+        for path in ["aws.region", "aws.profile", "local.engine"] {
             assert!(loaded.is_set(path), "{path}");
         }
         assert!(!loaded.is_set("network.pods"));
         assert_eq!(
             (loaded.cluster.name.as_str(), loaded.cluster.minions.count, loaded.cluster.local.engine),
             ("n", 2, EngineChoice::Docker)
+        );
+        assert_eq!(
+            (loaded.cluster.aws.region.as_deref(), loaded.cluster.aws.profile.as_deref()),
+            (Some("eu-central-1"), Some("work"))
         );
     }
 }
@@ -406,14 +423,15 @@ fn valid() -> impl Strategy<Value = Vec<(&'static str, String)>> {
 }
 
 fn nested(fields: &[(&str, String)]) -> String {
-    let mut blocks = std::collections::BTreeMap::<&str, String>::new();
+    let mut blocks = std::collections::BTreeMap::<&str, (String, Vec<(&str, String)>)>::new();
     for (path, value) in fields {
         match path.split_once('.') {
-            Some((block, name)) => *blocks.entry(block).or_default() += &format!("\n  {name}: {value}"),
-            None => *blocks.entry(path).or_default() += &format!(" {value}"),
+            Some((block, name)) => blocks.entry(block).or_default().1.push((name, value.clone())),
+            None => blocks.entry(path).or_default().0 = format!(" {value}"),
         }
     }
-    blocks.iter().map(|(name, body)| format!("{name}:{body}\n")).collect()
+    let indented = |text: String| text.lines().map(|line| format!("\n  {line}")).collect::<String>();
+    blocks.iter().map(|(name, (value, inner))| format!("{name}:{value}{}\n", indented(nested(inner)))).collect()
 }
 
 proptest! {

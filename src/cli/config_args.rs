@@ -29,6 +29,12 @@ pub struct ConfigArgs {
     /// Number of minions [env: KUP_MINIONS]
     #[arg(long, value_name = "COUNT")]
     pub minions: Option<u16>,
+    /// Region of the AWS provider; without it that of the zones, of AWS_REGION or of the profile [env: KUP_REGION]
+    #[arg(long)]
+    pub region: Option<String>,
+    /// Profile of the AWS configuration; without it that of AWS_PROFILE, or the default one [env: KUP_PROFILE]
+    #[arg(long)]
+    pub profile: Option<String>,
     /// Container engine of the local provider [env: KUP_ENGINE]
     #[arg(long)]
     pub engine: Option<EngineChoice>,
@@ -46,6 +52,8 @@ impl ConfigArgs {
             kubernetes_version: self.kubernetes_version.clone(),
             masters: self.masters,
             minions: self.minions,
+            region: self.region.clone(),
+            profile: self.profile.clone(),
             engine: self.engine,
             sets: self.sets.clone(),
         };
@@ -58,6 +66,7 @@ impl ConfigArgs {
         if let (true, Some(file)) = (loaded.implicit, &loaded.file) {
             report.note(format!("using {} of this directory", file.display()));
         }
+        loaded.notes.iter().for_each(|note| report.note(note));
         Ok(loaded)
     }
 }

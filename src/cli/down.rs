@@ -3,13 +3,17 @@
 use serde_json::json;
 
 use super::Ui;
-use super::target::TargetArgs;
+use super::target::{Target, TargetArgs, Which};
+use crate::aws::leftovers::Volumes;
 use crate::down;
 use crate::error::{Error, Kind, Result};
 
+pub(super) mod aws;
+
 /// Remove every trace of a cluster
 ///
-/// Needs nothing but its name: what belongs to it is found by its labels. Works on half-made clusters, and twice.
+/// Needs nothing but its name (and on AWS a login and the region): what belongs to it is found by its labels. Works on half-made
+/// clusters, and twice.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -17,17 +21,28 @@ pub struct Args {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// On AWS, what becomes of the volumes that pods claimed; asked on a terminal, otherwise they are kept
+    #[arg(long, value_name = "WHAT")]
+    volumes: Option<Volumes>,
+    /// On AWS, take the cluster from whoever is at work on it; for when that one is surely gone
+    #[arg(long)]
+    break_lock: bool,
 }
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    let Some(target) = args.target.find(&ui.report).await? else {
-        if ui.json {
-            return ui.result(&json!({ "removed": null }));
+    match args.target.which(&ui.report).await? {
+        Some(Which::Local(target)) => local(&args, target, ui).await,
+        Some(Which::Aws(provider)) => aws::run(&args, provider, ui).await,
+        None if ui.json => ui.result(&json!({ "removed": null })),
+        None => {
+            ui.print("There is no cluster.");
+            Ok(())
         }
-        ui.print("There is no cluster.");
-        return Ok(());
-    };
+    }
+}
+
+async fn local(args: &Args, target: Target, ui: &Ui) -> Result<()> {
     let name = target.id.name.clone();
     let found = down::plan(&target.id, &target.provider).await?;
     let things = found.machines.len() + found.others.len();

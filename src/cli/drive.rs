@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Color, Global, Output, Ui};
 use crate::error::{Context, Error, Kind, Result};
+use crate::interrupt::{Interrupt, LIMIT};
 use crate::report::display::{self, Display};
 use crate::report::json;
 use crate::report::plain::Detail;
@@ -118,10 +119,20 @@ fn run(
             reader_gone: AtomicBool::new(false),
             unwritten: Mutex::new(None),
             at_end: Mutex::new(None),
+            interrupt: Interrupt::default(),
         };
-        let outcome = tokio::select! {
-            outcome = work(&ui) => outcome.and_then(|()| ui.written()),
-            _ = interrupt => Err(interrupted(conduct)),
+        let outcome = {
+            let mut work = std::pin::pin!(work(&ui));
+            tokio::select! {
+                outcome = &mut work => outcome.and_then(|()| ui.written()),
+                _ = interrupt => {
+                    if ui.interrupt.stop() {
+                        // What it could not put in order by then is left to whoever comes next.
+                        let _ = tokio::time::timeout(LIMIT, work).await;
+                    }
+                    Err(interrupted(conduct))
+                }
+            }
         };
         let record = display.finish().await;
         let at_end = ui.at_end.lock().unwrap_or_else(PoisonError::into_inner).take();

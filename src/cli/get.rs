@@ -1,14 +1,20 @@
 //! `kup get`: the clusters there are, and the machines of one.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::Ui;
+use super::config_args::ConfigArgs;
 use super::nodes::table;
 use super::target::TargetArgs;
+use crate::aws::census::{self, Billed};
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::Result;
 use crate::machine::Role;
-use crate::provider::{ClusterId, LocalProvider, Provider};
+use crate::provider::aws::kept;
+use crate::provider::{AwsProvider, ClusterId, LocalProvider, Provider};
+use crate::report::Report;
 use crate::saved;
 use crate::standing::{self, Standing};
 use crate::status::nodes;
@@ -29,6 +35,15 @@ enum What {
         /// Container engine to look in
         #[arg(long, env = "KUP_ENGINE", value_enum, default_value = "auto", hide_default_value = true)]
         engine: EngineChoice,
+        /// Only those of this provider; without it those of AWS are asked for only if the config is for AWS [env: KUP_PROVIDER]
+        #[arg(long)]
+        provider: Option<ProviderKind>,
+        /// Region of the AWS provider; without it that of the config, of AWS_REGION or of the profile [env: KUP_REGION]
+        #[arg(long)]
+        region: Option<String>,
+        /// Profile of the AWS configuration; without it that of the config, of AWS_PROFILE, or the default one [env: KUP_PROFILE]
+        #[arg(long)]
+        profile: Option<String>,
     },
     /// List the machines of a cluster
     #[command(alias = "node", alias = "machines")]
@@ -47,7 +62,11 @@ struct ClusterRow {
     version: Option<String>,
     machines: usize,
     running: usize,
-    context: String,
+    /// None if it is not in kubeconfigs: on AWS machines don't become a cluster yet.
+    context: Option<String>,
+    /// Where it is on AWS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -65,26 +84,34 @@ struct NodeRow {
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     match args.what {
-        What::Clusters { engine } => clusters(&LocalProvider::new(engine), ui).await,
+        What::Clusters { engine, provider, region, profile } => {
+            let config = ConfigArgs { provider, region, profile, ..ConfigArgs::default() };
+            clusters(&LocalProvider::new(engine), provider, &config, ui).await
+        }
         What::Nodes { target } => machines(&target, ui).await,
     }
 }
 
-async fn clusters(provider: &LocalProvider, ui: &Ui) -> Result<()> {
-    let names = provider.clusters().await?;
-    let rows = names.into_iter().map(|name| async {
-        let id = ClusterId { provider: ProviderKind::Local, name };
-        let found = provider.discover(&id.name).await?;
-        Ok(ClusterRow {
-            version: saved::load(&id)?.map(|c| c.kubernetes.version),
-            machines: found.machines.len(),
-            running: found.machines.iter().filter(|m| m.running).count(),
-            context: context_name(&id),
-            provider: id.provider,
-            name: id.name,
-        })
-    });
-    let rows = futures::future::try_join_all(rows).await?;
+async fn clusters(local: &LocalProvider, only: Option<ProviderKind>, config: &ConfigArgs, ui: &Ui) -> Result<()> {
+    // Whoever uses AWS has said so: nobody else's machine asks it anything.
+    let cluster = match only {
+        Some(ProviderKind::Local) => None,
+        _ => Some(config.load(&Report::silent())?.cluster).filter(|cluster| cluster.provider == ProviderKind::Aws),
+    };
+    let here = async {
+        match only {
+            Some(ProviderKind::Aws) => Ok(Vec::new()),
+            _ => on_this_host(local).await,
+        }
+    };
+    let there = async {
+        match &cluster {
+            Some(cluster) => on_aws(&AwsProvider::connect(cluster).await?).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let (mut rows, on_aws) = tokio::try_join!(here, there)?;
+    rows.extend(on_aws);
     if ui.json {
         return ui.result(&rows);
     }
@@ -94,10 +121,54 @@ async fn clusters(provider: &LocalProvider, ui: &Ui) -> Result<()> {
     }
     let rows = rows.into_iter().map(|c| {
         let version = c.version.unwrap_or_else(|| "unknown".into());
-        [c.name, c.provider.as_str().to_owned(), version, format!("{}/{} running", c.running, c.machines), c.context]
+        let provider =
+            c.region.map_or_else(|| c.provider.as_str().to_owned(), |region| format!("{} {region}", c.provider.as_str()));
+        let context = c.context.unwrap_or_else(|| "-".into());
+        [c.name, provider, version, format!("{}/{} running", c.running, c.machines), context]
     });
     ui.print(table(["NAME", "PROVIDER", "VERSION", "MACHINES", "CONTEXT"], rows));
     Ok(())
+}
+
+async fn on_this_host(provider: &LocalProvider) -> Result<Vec<ClusterRow>> {
+    let names = provider.clusters().await?;
+    let rows = names.into_iter().map(|name| async {
+        let id = ClusterId { provider: ProviderKind::Local, name };
+        let found = provider.discover(&id.name).await?;
+        Ok(ClusterRow {
+            version: saved::load(&id)?.map(|c| c.kubernetes.version),
+            machines: found.machines.len(),
+            running: found.machines.iter().filter(|m| m.running).count(),
+            context: Some(context_name(&id)),
+            provider: id.provider,
+            region: None,
+            name: id.name,
+        })
+    });
+    futures::future::try_join_all(rows).await
+}
+
+/// Those of which anything is left in the region, be it only a role.
+async fn on_aws(provider: &AwsProvider) -> Result<Vec<ClusterRow>> {
+    let things = census::take(&provider.aws, None).await?;
+    let names: BTreeSet<&str> = things.iter().map(|thing| thing.cluster.as_str()).collect();
+    let rows = names.into_iter().map(|name| {
+        let things = &things;
+        async move {
+            let machines = things.iter().filter(|thing| thing.cluster == name && thing.kind == "instance");
+            let kept = kept::load(&provider.aws.of(name)).await?;
+            Ok(ClusterRow {
+                name: name.to_owned(),
+                provider: ProviderKind::Aws,
+                region: Some(provider.aws.region.clone()),
+                version: kept.map(|kept| kept.cluster.kubernetes.version),
+                machines: machines.clone().count(),
+                running: machines.filter(|thing| thing.billed != Billed::No).count(),
+                context: None,
+            })
+        }
+    });
+    futures::future::try_join_all(rows).await
 }
 
 async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {

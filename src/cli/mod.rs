@@ -10,8 +10,10 @@ pub mod config;
 pub mod config_args;
 pub mod down;
 pub mod drive;
+pub mod gc;
 pub mod get;
 pub mod graph;
+pub mod iam;
 pub mod image;
 pub mod kubeconfig;
 pub mod kubectl;
@@ -100,6 +102,7 @@ pub enum Command {
     Plan(plan::Args),
     Status(status::Args),
     Get(get::Args),
+    Gc(gc::Args),
     Graph(graph::Args),
     Ssh(ssh::Args),
     Logs(logs::Args),
@@ -107,6 +110,7 @@ pub enum Command {
     Kubeconfig(kubeconfig::Args),
     Addons(addons::Args),
     Image(image::Args),
+    Iam(iam::Args),
     Bundle(bundle::Args),
     Config(config::Args),
     Version(version::Args),
@@ -134,6 +138,7 @@ impl Command {
             Command::Plan(args) => plan::run(args, ui).await,
             Command::Status(args) => status::run(args, ui).await,
             Command::Get(args) => get::run(args, ui).await,
+            Command::Gc(args) => gc::run(args, ui).await,
             Command::Graph(args) => graph::run(args, ui).await,
             Command::Ssh(args) => ssh::run(args, ui).await,
             Command::Logs(args) => logs::run(args, ui).await,
@@ -141,6 +146,7 @@ impl Command {
             Command::Kubeconfig(args) => kubeconfig::run(args, ui).await,
             Command::Addons(args) => addons::run(args, ui).await,
             Command::Image(args) => image::run(args, ui).await,
+            Command::Iam(args) => iam::run(args, ui).await,
             Command::Bundle(args) => bundle::run(args, ui).await,
             Command::Config(args) => config::run(args, ui).await,
             Command::Version(args) => version::run(args, ui).await,

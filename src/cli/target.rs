@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::config_args::ConfigArgs;
-use crate::cluster::defaults;
 use crate::cluster::spec::{EngineChoice, ProviderKind};
+use crate::cluster::{Loaded, defaults};
 use crate::error::{Error, Result};
 use crate::provider::local::LocalProvider;
-use crate::provider::{ClusterId, Provider};
+use crate::provider::{AwsProvider, ClusterId, Provider as _};
 use crate::report::Report;
 
 /// Which cluster: by name, else the config file's, else the only one there is
@@ -20,6 +20,12 @@ pub struct TargetArgs {
     /// Who made its machines [env: KUP_PROVIDER]
     #[arg(long)]
     pub provider: Option<ProviderKind>,
+    /// Region of the AWS provider; without it that of the config, of AWS_REGION or of the profile [env: KUP_REGION]
+    #[arg(long)]
+    pub region: Option<String>,
+    /// Profile of the AWS configuration; without it that of the config, of AWS_PROFILE, or the default one [env: KUP_PROFILE]
+    #[arg(long)]
+    pub profile: Option<String>,
     /// Config file to take name and provider from [env: KUP_FILE]
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: Option<PathBuf>,
@@ -28,7 +34,7 @@ pub struct TargetArgs {
     pub engine: Option<EngineChoice>,
 }
 
-/// A cluster and who made it.
+/// A cluster on this host, and who made it.
 pub struct Target {
     /// Which one.
     pub id: ClusterId,
@@ -36,36 +42,74 @@ pub struct Target {
     pub provider: LocalProvider,
 }
 
+/// A cluster of any provider.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+pub enum Which {
+    /// On this host.
+    Local(Target),
+    /// On AWS.
+    Aws(AwsProvider),
+}
+
 impl TargetArgs {
-    /// The cluster that is meant; `None` if nothing names one and there is none at all.
-    ///
-    /// # Errors
-    /// With several clusters and no name: a usage error that lists them.
-    pub async fn find(&self, report: &Report) -> Result<Option<Target>> {
+    fn load(&self, report: &Report) -> Result<Loaded> {
         let args = ConfigArgs {
             file: self.file.clone(),
             name: self.name.clone(),
             provider: self.provider,
+            region: self.region.clone(),
+            profile: self.profile.clone(),
             engine: self.engine,
             ..ConfigArgs::default()
         };
-        let loaded = args.load(report)?;
-        let kind = loaded.cluster.provider;
-        let provider = LocalProvider::new(loaded.cluster.local.engine);
-        let name = if loaded.is_set("name") || loaded.file.is_some() {
-            loaded.cluster.name
-        } else {
-            match only(&provider.clusters().await?)? {
-                Some(name) => name,
-                None => return Ok(None),
-            }
-        };
-        Ok(Some(Target { id: ClusterId { provider: kind, name }, provider }))
+        args.load(report)
     }
 
-    /// As [`TargetArgs::find`], for commands that need a cluster.
+    /// The cluster that is meant; `None` if nothing names one and there is none at all.
+    ///
+    /// # Errors
+    /// With several clusters and no name: a usage error that lists them.
+    pub async fn which(&self, report: &Report) -> Result<Option<Which>> {
+        let loaded = self.load(report)?;
+        let named = loaded.is_set("name") || loaded.file.is_some();
+        match loaded.cluster.provider {
+            ProviderKind::Local => Ok(self.local(loaded, named).await?.map(Which::Local)),
+            ProviderKind::Aws => {
+                let provider = AwsProvider::connect(&loaded.cluster).await?;
+                if named {
+                    return Ok(Some(Which::Aws(provider)));
+                }
+                let names = provider.clusters().await?;
+                Ok(only(&names)?.map(|name| Which::Aws(provider.of_cluster(&name))))
+            }
+        }
+    }
+
+    async fn local(&self, loaded: Loaded, named: bool) -> Result<Option<Target>> {
+        let provider = LocalProvider::new(loaded.cluster.local.engine);
+        let name = match named {
+            true => loaded.cluster.name,
+            false => match only(&provider.clusters().await?)? {
+                Some(name) => name,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Target { id: ClusterId { provider: ProviderKind::Local, name }, provider }))
+    }
+
+    /// The cluster that a command is for that needs one that runs, and therefore one on this host.
+    ///
+    /// # Errors
+    /// No cluster; and one on AWS, whose machines this release does not turn into a cluster.
     pub async fn require(&self, report: &Report) -> Result<Target> {
-        self.find(report).await?.ok_or_else(|| Error::new("there is no cluster").hint("kup up makes one"))
+        let loaded = self.load(report)?;
+        if loaded.cluster.provider == ProviderKind::Aws {
+            return Err(Error::usage("this does not work for clusters on AWS yet")
+                .why("this release builds what a cluster needs on AWS, but does not start Kubernetes on its machines")
+                .hint("`kup plan`, `kup up --until infrastructure`, `kup get clusters`, `kup gc` and `kup down` work there, with --provider aws"));
+        }
+        let named = loaded.is_set("name") || loaded.file.is_some();
+        self.local(loaded, named).await?.ok_or_else(|| Error::new("there is no cluster").hint("kup up makes one"))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
+use crate::interrupt::Interrupt;
 use crate::report::display::{Output, Record, Stream};
 use crate::report::{Report, json};
 
@@ -26,6 +27,8 @@ pub struct Ui {
     pub(super) reader_gone: AtomicBool,
     pub(super) unwritten: Mutex<Option<io::Error>>,
     pub(super) at_end: Mutex<Option<AtEnd>>,
+    /// What is to be done if the user stops the work.
+    pub interrupt: Interrupt,
 }
 
 /// What is to be done with all that was reported, and whether the command ended well.

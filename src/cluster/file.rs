@@ -7,8 +7,7 @@ use std::path::Path;
 use serde_yaml::Value;
 
 use super::problem::{Origin, Problem, did_you_mean, quoted};
-use super::registries::host_fault;
-use super::schema::{Field, Schema, canonical, describe, item, join};
+use super::schema::{Field, Keys, Schema, canonical, describe, item, join};
 use super::source::Setting;
 use crate::error::{Context, Error, Kind as ErrorKind, Result};
 use crate::yaml::{self, Entry, Kind, Mark, Node};
@@ -115,11 +114,19 @@ impl Walk<'_> {
         };
         if let Some(inner) = field.items() {
             for entry in entries {
-                match host_fault(&entry.key) {
+                match field.keys().fault(&entry.key) {
                     Some((what, fix)) => self.problem(entry.mark, path, what, fix),
                     None => {
+                        let (path, mark) = (item(path, &entry.key), entry.value.mark);
                         let value = value.get(entry.key.as_str()).unwrap_or(&Value::Null);
-                        self.block(&item(path, &entry.key), inner, entry.value.mark, &entry.value, value);
+                        self.block(&path, inner, mark, &entry.value, value);
+                        // A group with nothing below it is there all the same, as the defaults say.
+                        let empty =
+                            entry.value.is_null() || matches!(&entry.value.kind, Kind::Map(entries) if entries.is_empty());
+                        if empty && field.keys() == Keys::Groups {
+                            let value = Value::Mapping(serde_yaml::Mapping::new());
+                            self.settings.push(Setting { path, value, origin: self.at(entry.mark) });
+                        }
                     }
                 }
             }
@@ -161,7 +168,8 @@ impl Walk<'_> {
 /// What to write instead of an unknown field.
 pub(super) fn unknown_fix(schema: &Schema, path: &str, field: Field<'_>, word: &str) -> String {
     if field.items().is_some() {
-        return format!("write the host in brackets: {}", join(&item(path, "registry.example.com"), "ca"));
+        let (key, below) = field.keys().example();
+        return format!("write the {} in brackets: {}", field.keys().word(), join(&item(path, key), below));
     }
     if let Some(meant) = did_you_mean(word, field.names()) {
         return format!("did you mean `{}`?", join(path, meant));

@@ -9,8 +9,9 @@ use serde_yaml::Value;
 use super::problem::{self, Origin, Problem, did_you_mean};
 use super::schema::{Schema, describe, item, join, keys};
 use super::source::{Setting, Source};
+use super::spec::ProviderKind;
 use super::versions::Releases;
-use super::{Cluster, defaults, file, validate};
+use super::{Cluster, aws, defaults, file, kube_up, validate};
 use crate::error::{Context, Error, Result};
 
 /// A valid cluster, and how it came about.
@@ -24,6 +25,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Whether that file was only found in the working directory, not named: worth a note.
     pub implicit: bool,
+    /// What is valid, and yet perhaps not what was meant.
+    pub notes: Vec<String>,
 }
 
 impl Loaded {
@@ -39,7 +42,7 @@ impl Loaded {
             let origin = self.origins.get(&path).cloned().unwrap_or(Origin::Default);
             (at(&value, &path).cloned().unwrap_or_default(), origin, path)
         };
-        // What stands below hosts is known only by what was written.
+        // What stands below hosts and groups is known only by what was written.
         let below_keys = self.origins.keys().filter(|path| path.contains('[')).cloned();
         let paths = Schema::new().leaves().into_iter().chain(below_keys);
         Ok(paths.map(row).map(|(value, origin, path)| (path, value, origin)).collect())
@@ -56,7 +59,7 @@ pub fn load(source: Source) -> Result<Loaded> {
         Some(path) => (Some(path), false),
         None => (source.directory.as_ref().map(|d| d.join(defaults::FILE)).filter(|path| path.symlink_metadata().is_ok()), true),
     };
-    let mut settings = source.kube_up(&schema, &mut problems);
+    let mut settings = Vec::new();
     if let Some(path) = &path {
         let (found, wrong) = file::settings(&file::name(path), &file::read(path)?, &schema);
         settings.extend(found);
@@ -64,6 +67,8 @@ pub fn load(source: Source) -> Result<Loaded> {
     }
     settings.extend(source.environment(&schema, &mut problems));
     settings.extend(source.flags(&schema, &mut problems));
+    let (lowest, mut notes) = kube_up::settings(&source, &schema, &settings, &mut problems);
+    settings.splice(0..0, lowest);
 
     let base = defaults::value()?;
     let mut merged = base.clone();
@@ -77,12 +82,17 @@ pub fn load(source: Source) -> Result<Loaded> {
             }
             None => {
                 put(&mut merged, &setting.path, setting.value);
-                origins.insert(setting.path, setting.origin);
+                // What stands below a key is listed field by field.
+                if !setting.path.ends_with(']') {
+                    origins.insert(setting.path, setting.origin);
+                }
             }
         }
     }
+    fill_groups(&mut merged, &schema, &mut origins);
     let mut cluster: Cluster =
         serde_path_to_error::deserialize(merged).map_err(|e| Error::usage(e.path().to_string()).why(e.inner()))?;
+    notes.extend(settle(&mut cluster, &mut origins));
     problems.extend(registry_files(&mut cluster, &origins, path.as_deref())?);
     problems.extend(validate::problems(&cluster, &origins, &bad, &Releases::compiled_in()?));
     if !problems.is_empty() {
@@ -92,7 +102,58 @@ pub fn load(source: Source) -> Result<Loaded> {
     if let Some(key) = cluster.local.ssh_key.take() {
         cluster.local.ssh_key = Some(absolute(&key, "local.sshKey", &origins, path.as_deref())?);
     }
-    Ok(Loaded { cluster, origins, implicit: implicit && path.is_some(), file: path })
+    if cluster.provider == ProviderKind::Aws {
+        cluster.aws.ssh_key = absolute(&cluster.aws.ssh_key, "aws.sshKey", &origins, path.as_deref())?;
+    }
+    notes.extend(validate::notes(&cluster));
+    Ok(Loaded { cluster, origins, implicit: implicit && path.is_some(), file: path, notes })
+}
+
+/// Groups are like `aws.minions`, unless they say otherwise. From here on all their fields have an origin.
+fn fill_groups(merged: &mut Value, schema: &Schema, origins: &mut BTreeMap<String, Origin>) {
+    let minions = at(merged, "aws.minions").cloned().unwrap_or_default();
+    let named = at(merged, "aws.groups").and_then(Value::as_mapping);
+    let names: Vec<String> = named.into_iter().flatten().filter_map(|(name, _)| name.as_str().map(str::to_owned)).collect();
+    for group in names.iter().map(|name| item("aws.groups", name)) {
+        let of_minions = [("types", "type", true), ("rootVolume", "rootVolume", false)];
+        for (field, from, list) in of_minions {
+            let path = join(&group, field);
+            if at(merged, &path).is_none() {
+                let value = minions.get(from).cloned().unwrap_or_default();
+                put(merged, &path, if list { Value::Sequence(vec![value]) } else { value });
+                let origin = origins.get(&join("aws.minions", from)).cloned();
+                origins.insert(path, origin.unwrap_or(Origin::Default));
+            }
+        }
+        for field in schema.find(&group).map(|(_, fields)| fields.names()).unwrap_or_default() {
+            origins.entry(join(&group, field)).or_insert(Origin::Default);
+        }
+    }
+}
+
+/// What follows from other fields: the number of minions from their groups, the region from the zones. Returns notes.
+fn settle(cluster: &mut Cluster, origins: &mut BTreeMap<String, Origin>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if cluster.provider != ProviderKind::Aws {
+        return notes;
+    }
+    let given = origins.get("minions.count").unwrap_or(&Origin::Default);
+    let kube_ups = matches!(given, Origin::Env(name) if kube_up::names().any(|known| known == name));
+    if let Some(count) = cluster.aws.minion_count()
+        && (kube_ups || *given == Origin::Default)
+    {
+        if let Origin::Env(name) = given {
+            notes.push(kube_up::note(name, "aws.groups says how many minions there are"));
+        }
+        cluster.minions.count = count;
+        origins.insert("minions.count".into(), Origin::Default);
+    }
+    if let (None, Some(region)) = (&cluster.aws.region, cluster.aws.zones.first().and_then(|zone| aws::region_of(zone))) {
+        cluster.aws.region = Some(region.to_owned());
+        let zones = origins.get("aws.zones").cloned();
+        origins.insert("aws.region".into(), zones.unwrap_or(Origin::Default));
+    }
+    notes
 }
 
 /// Reads the files that registries name, wherever kup is called.
@@ -131,6 +192,10 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
                 Value::Number(_) | Value::Bool(_) if field.is_free_text() => {
                     format!("put it in quotes if you mean it: \"{}\"", plain(&setting.value))
                 }
+                Value::String(text) if field.is_list() && text.len() < 60 && !text.contains(char::is_control) => {
+                    format!("write [{text}], {or_default}")
+                }
+                Value::Sequence(_) if field.is_list() => "write words, in quotes where YAML takes them for something else".into(),
                 Value::String(text) => match did_you_mean(text, field.words()) {
                     Some(word) => format!("did you mean `{word}`?"),
                     None if field.words().is_empty() => format!("write one, {or_default}"),
@@ -139,7 +204,14 @@ fn type_problem(base: &Value, schema: &Schema, setting: &Setting) -> Option<Prob
                 _ => format!("write one, {or_default}"),
             };
             // Nothing of a password is repeated.
-            let found = if field.is_secret() { "something else".to_owned() } else { describe(&setting.value) };
+            let found = match &setting.value {
+                _ if field.is_secret() => "something else".to_owned(),
+                Value::Sequence(words) if field.is_list() => {
+                    let wrong = words.iter().find(|word| !word.is_string());
+                    format!("a list with {}", wrong.map_or("something else".to_owned(), describe))
+                }
+                value => describe(value),
+            };
             (format!("expected {}, found {found}", field.expected()), fix)
         }
     };

@@ -4,8 +4,11 @@
 //! value came from, and returns either a valid [`Cluster`] or every problem at once, each with its place and its fix.
 
 pub mod addons;
+pub mod aws;
 pub mod defaults;
 mod file;
+pub mod kube_up;
+pub mod labels;
 pub mod load;
 pub mod problem;
 pub mod registries;

@@ -31,6 +31,7 @@ const LARGEST_PASSWORD: u64 = 16 << 10;
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Registry {
     /// URLs that are tried, in this order, before the registry itself. One with a path that begins with /v2 names the root of its API.
+    #[schemars(extend("examples" = [["https://mirror.example.com:5000"]]))]
     pub mirrors: Vec<String>,
     /// File with the certificates (PEM) of the authorities that may sign its certificate, beside the machine's own; relative to this file.
     pub ca: Option<PathBuf>,

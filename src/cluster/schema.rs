@@ -4,6 +4,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::problem::quoted;
+use super::registries::host_fault;
+use super::validate::names::group_fault;
 use super::{Cluster, defaults};
 use crate::error::Result;
 
@@ -44,6 +46,41 @@ fn fill(schema: &mut Value, defaults: &Value) {
     // What stands below keys has no defaults, and nothing of it is required either.
     if let Some(inner) = object.get_mut("additionalProperties").and_then(Value::as_object_mut) {
         inner.remove("required");
+    }
+}
+
+/// What the keys are that users choose in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// Hosts, as in `registries`.
+    Hosts,
+    /// Names of groups, as in `aws.groups`.
+    Groups,
+}
+
+impl Keys {
+    /// Why a word is no such key, and what to write.
+    pub fn fault(self, key: &str) -> Option<(String, String)> {
+        match self {
+            Keys::Hosts => host_fault(key),
+            Keys::Groups => group_fault(key),
+        }
+    }
+
+    /// One of them, in a word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Keys::Hosts => "host",
+            Keys::Groups => "group",
+        }
+    }
+
+    /// One of them as an example, and a field below it.
+    pub const fn example(self) -> (&'static str, &'static str) {
+        match self {
+            Keys::Hosts => ("registry.example.com", "ca"),
+            Keys::Groups => ("web", "count"),
+        }
     }
 }
 
@@ -177,6 +214,19 @@ impl<'a> Field<'a> {
         self.schema.get("additionalProperties").filter(|schema| schema.is_object()).map(|schema| Field { schema })
     }
 
+    /// What these keys are.
+    pub fn keys(self) -> Keys {
+        match self.schema.pointer("/propertyNames/title").and_then(Value::as_str) {
+            Some("group") => Keys::Groups,
+            _ => Keys::Hosts,
+        }
+    }
+
+    /// Whether the value is a list.
+    pub fn is_list(self) -> bool {
+        self.is("array")
+    }
+
     /// Whether the value must not be shown.
     pub fn is_secret(self) -> bool {
         self.schema.get("format").and_then(Value::as_str) == Some("password")
@@ -231,6 +281,7 @@ impl<'a> Field<'a> {
         match self.schema.get("format").and_then(Value::as_str) {
             Some("ipv4") => return "an IPv4 address like 10.0.0.10".into(),
             Some("ipv4-range") => return "an IPv4 range like 10.244.0.0/16".into(),
+            Some("aws-image") => return "debian-13, debian-12, ubuntu-24.04, al2023 or an id like ami-0123456789abcdef0".into(),
             Some("auto-or-ipv4-range") => return "`auto` or an IPv4 range like 172.29.7.0/24".into(),
             Some("password") => return "text".into(),
             Some("port-range") => return "a range of ports like 30000-32767, lower one first".into(),
@@ -242,8 +293,12 @@ impl<'a> Field<'a> {
             _ if self.is("integer") => "a whole number".into(),
             _ if self.is("boolean") => "`true` or `false`".into(),
             _ if self.is("string") => "text".into(),
-            _ if self.is("array") => "a list like [https://mirror.example.com:5000]".into(),
-            _ if self.items().is_some() => "hosts, each with a block of fields below it".into(),
+            _ if self.is_list() => {
+                let example = self.schema.pointer("/examples/0").and_then(Value::as_array);
+                let words: Vec<&str> = example.into_iter().flatten().filter_map(Value::as_str).collect();
+                format!("a list like [{}]", words.join(", "))
+            }
+            _ if self.items().is_some() => format!("{}s, each with a block of fields below it", self.keys().word()),
             _ if self.fields().is_some() => format!("a block of fields ({})", self.names().join(", ")),
             _ => "another kind of value".into(),
         }
@@ -269,12 +324,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn blocks_with_keys_and_lists_say_what_they_are() {
+        let schema = Schema::new();
+        let field = |path| schema.find(path).unwrap().1;
+        assert_eq!((field("registries").keys(), field("aws.groups").keys()), (Keys::Hosts, Keys::Groups));
+        assert!(field("aws.groups").expected().starts_with("groups, each"));
+        for list in ["registries[a.b].mirrors", "aws.zones", "aws.vpc.subnets", "aws.access.ssh", "aws.access.api"]
+            .into_iter()
+            .chain(["aws.groups[a].types", "aws.groups[a].labels", "aws.groups[a].taints"])
+        {
+            let expected = field(list).expected();
+            assert!(field(list).is_list() && expected.len() > "a list like []".len(), "{list}: {expected}");
+        }
+    }
+
+    #[test]
     fn a_key_on_a_path_may_have_dots() {
         let schema = Schema::new();
         let texts = |path| keys(path).collect::<Vec<_>>();
         assert_eq!(texts("network.pods"), ["network", "pods"]);
         assert_eq!(texts("registries[a.b:5000].ca"), ["registries", "a.b:5000", "ca"]);
         assert_eq!(schema.find("registries[a.b:5000].ca").unwrap().0, "registries[a.b:5000].ca");
+        assert_eq!(schema.find("aws.groups[web].count").unwrap().0, "aws.groups[web].count");
         assert_eq!(schema.find("nodeGroups.count").unwrap().0, "minions.count");
         for wrong in [
             "",

@@ -8,7 +8,6 @@ use serde_yaml::Value;
 
 use super::file::unknown_fix;
 use super::problem::{Origin, Problem, quoted};
-use super::registries::host_fault;
 use super::schema::{Field, Part, Schema, item, join, parts};
 use super::spec::{EngineChoice, ProviderKind};
 
@@ -16,17 +15,16 @@ use super::spec::{EngineChoice, ProviderKind};
 pub const FILE_VARIABLE: &str = "KUP_FILE";
 
 /// Which variable and which flag set which field.
-const NAMED: [(&str, &str, &str); 6] = [
+const NAMED: [(&str, &str, &str); 8] = [
     ("KUP_NAME", "--name", "name"),
     ("KUP_PROVIDER", "--provider", "provider"),
     ("KUP_KUBERNETES_VERSION", "--kubernetes-version", "kubernetes.version"),
     ("KUP_MASTERS", "--masters", "masters.count"),
     ("KUP_MINIONS", "--minions", "minions.count"),
+    ("KUP_REGION", "--region", "aws.region"),
+    ("KUP_PROFILE", "--profile", "aws.profile"),
     ("KUP_ENGINE", "--engine", "local.engine"),
 ];
-
-/// kube-up's own variables: they win over the defaults only. The later one was the newer name, and wins.
-const KUBE_UP: [(&str, &str); 2] = [("NUM_MINIONS", "minions.count"), ("NUM_NODES", "minions.count")];
 
 /// What the flags said.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,6 +39,10 @@ pub struct Overrides {
     pub masters: Option<u16>,
     /// `--minions`
     pub minions: Option<u16>,
+    /// `--region`
+    pub region: Option<String>,
+    /// `--profile`
+    pub profile: Option<String>,
     /// `--engine`
     pub engine: Option<EngineChoice>,
     /// `--set path=value`, any number of times; later ones win, also over the flags above.
@@ -72,30 +74,29 @@ impl Source {
     }
 
     /// A variable; an empty one counts as unset.
-    fn variable(&self, name: &str) -> Option<&OsString> {
+    pub(super) fn variable(&self, name: &str) -> Option<&OsString> {
         self.variables.get(&OsString::from(name)).filter(|value| !value.is_empty())
-    }
-
-    /// kube-up's variables.
-    pub(super) fn kube_up(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
-        KUBE_UP.iter().filter_map(|(variable, path)| self.variable_setting(variable, path, schema, problems)).collect()
     }
 
     /// The `KUP_*` variables.
     pub(super) fn environment(&self, schema: &Schema, problems: &mut Vec<Problem>) -> Vec<Setting> {
-        NAMED.iter().filter_map(|(variable, _, path)| self.variable_setting(variable, path, schema, problems)).collect()
+        let setting = |(variable, _, path): &(&str, &str, &str)| {
+            let text = self.text(variable, path, problems)?;
+            let (path, field) = schema.find(path)?;
+            Some(Setting { path, value: typed(field, text), origin: Origin::Env((*variable).to_owned()) })
+        };
+        NAMED.iter().filter_map(setting).collect()
     }
 
-    fn variable_setting(&self, variable: &str, path: &str, schema: &Schema, problems: &mut Vec<Problem>) -> Option<Setting> {
+    /// The text of the variable for a field, if it is set.
+    pub(super) fn text(&self, variable: &str, path: &str, problems: &mut Vec<Problem>) -> Option<&str> {
         let value = self.variable(variable)?;
-        let origin = Origin::Env(variable.to_owned());
-        let Some(text) = value.to_str() else {
+        if value.to_str().is_none() {
+            let origin = Origin::Env(variable.to_owned());
             let what = format!("{} is not UTF-8 text", quoted(&value.to_string_lossy()));
             problems.push(Problem { origin, path: path.into(), what, fix: format!("set it again, or `unset {variable}`") });
-            return None;
-        };
-        let (path, field) = schema.find(path)?;
-        Some(Setting { path, value: typed(field, text), origin })
+        }
+        value.to_str()
     }
 
     /// The flags, `--set` last.
@@ -109,6 +110,8 @@ impl Source {
             text(&o.kubernetes_version),
             o.masters.map(Value::from),
             o.minions.map(Value::from),
+            text(&o.region),
+            text(&o.profile),
             engine,
         ];
         let mut settings = Vec::new();
@@ -141,10 +144,7 @@ fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
         return Err(wrong("", format!("{} has no `=`", quoted(text)), "write it like --set network.pods=10.1.0.0/16".into()));
     };
     let path = path.trim();
-    if let Some((what, fix)) = parts(path).into_iter().find_map(|part| match part {
-        Part::Key(key) => host_fault(key),
-        Part::Name(_) => None,
-    }) {
+    if let Some((what, fix)) = key_fault(path, schema) {
         return Err(wrong("", what, fix));
     }
     match schema.find(path) {
@@ -153,8 +153,9 @@ fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
             Err(wrong(&path, what, "write it to a file, and give passwordFile with that file's path".into()))
         }
         Some((path, field)) if field.items().is_some() => {
-            let fix = format!("set a field of one host: --set '{}=…'", join(&item(&path, "registry.example.com"), "ca"));
-            Err(wrong(&path, "these are hosts, which can't be set as a whole".into(), fix))
+            let (word, (key, below)) = (field.keys().word(), field.keys().example());
+            let fix = format!("set a field of one {word}: --set '{}=…'", join(&item(&path, key), below));
+            Err(wrong(&path, format!("these are {word}s, which can't be set as a whole"), fix))
         }
         Some((path, field)) => match field.fields() {
             None => Ok(Setting {
@@ -192,9 +193,30 @@ fn assignment(text: &str, schema: &Schema) -> Result<Setting, Problem> {
     }
 }
 
+/// What is wrong with a key that the user chose on a path, and the fix.
+fn key_fault(path: &str, schema: &Schema) -> Option<(String, String)> {
+    let (mut place, mut field) = (String::new(), schema.root());
+    for part in parts(path) {
+        place = match part {
+            Part::Name(name) => join(&place, name),
+            Part::Key(key) if field.items().is_some() => match field.keys().fault(key) {
+                Some(fault) => return Some(fault),
+                None => item(&place, key),
+            },
+            Part::Key(_) => return None,
+        };
+        (place, field) = schema.find(&place)?;
+    }
+    None
+}
+
 /// A text from a flag or a variable as the field's own type, where it is one; else as text, for the type check to name.
-fn typed(field: Field<'_>, text: &str) -> Value {
+pub(super) fn typed(field: Field<'_>, text: &str) -> Value {
     match text {
+        // A list needs no brackets where its words have no comma.
+        _ if field.is_list() && !text.trim_start().starts_with(['[', '{', '"']) => {
+            text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(Value::from).collect::<Vec<_>>().into()
+        }
         "" | "null" if field.is_nullable() => Value::Null,
         _ if field.is_text() => Value::String(text.to_owned()),
         _ => match serde_yaml::from_str(text.trim()) {

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::addons::Addons;
+use super::aws::Aws;
 use super::registries::Registry;
 
 /// The only `apiVersion` of this release.
@@ -44,10 +45,14 @@ pub struct Cluster {
     /// What runs on the cluster beside Kubernetes itself.
     #[serde(default = "Addons::defaults")]
     pub addons: Addons,
+    /// Settings of the AWS provider; a cluster that a kup without them saved has the defaults.
+    #[serde(default = "Aws::defaults")]
+    pub aws: Aws,
     /// Settings of the local provider.
     pub local: Local,
     /// Registries that images are pulled from, by host (and port) as images' names begin with it.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "title": "host" }))]
     pub registries: BTreeMap<String, Registry>,
 }
 
@@ -68,6 +73,8 @@ impl Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderKind {
+    /// EC2 instances on AWS.
+    Aws,
     /// Containers on this machine.
     Local,
 }
@@ -76,6 +83,7 @@ impl ProviderKind {
     /// The word used in the config, in contexts and in directory names.
     pub const fn as_str(self) -> &'static str {
         match self {
+            ProviderKind::Aws => "aws",
             ProviderKind::Local => "local",
         }
     }

@@ -1,7 +1,9 @@
 //! Who makes machines. A provider knows nothing of Kubernetes: it hands on [`Machine`]s as they come.
 
+pub mod aws;
 pub mod local;
 
+pub use aws::AwsProvider;
 pub use local::LocalProvider;
 
 use serde::Serialize;

@@ -38,15 +38,13 @@ pub async fn too_much_cpu_is_throttled(w: &World<'_>) -> Check {
     let script = "cd /sys/fs/cgroup; if [ -e cpu.max ]; then cat cpu.stat; echo quota $(cat cpu.max); else cd cpu; cat cpu.stat; echo quota $(cat cpu.cfs_quota_us cpu.cfs_period_us); fi";
     let read = async || w.cluster.kubectl(&["-n", &w.namespace, "exec", "busy", "-c", "limited", "--", "sh", "-c", script]).await;
     let number = |text: &str, key: &str| text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    // How large their share of all periods is says how busy the machine was, not whether the limit holds: it is not asked.
     let seen = eventually("throttled periods", async || {
         let output = read().await?;
         Ok(if number(&output.stdout, "nr_throttled ") > 20 { Ok(output.stdout) } else { Err(format!("{output:?}")) })
     })
     .await?;
     ensure!(seen.contains("quota 10000 100000"), "the quota of 100m is not a tenth:\n{seen}");
-    // Some twenty periods at the least: more than half of them were cut short.
-    let (throttled, periods) = (number(&seen, "nr_throttled "), number(&seen, "nr_periods "));
-    ensure!(throttled * 2 > periods, "{throttled} of {periods} periods were throttled");
     let pod = w.cluster.api.get(&w.path("pods/busy")).await?;
     ensure!(pod["status"]["containerStatuses"][0]["restartCount"] == 0, "{}", describe_pod(&pod));
     Ok(())

@@ -2,9 +2,13 @@
 //!
 //! A rule is skipped if a field that it reads could not be read, so that one mistake is told once.
 
-mod names;
+mod aws;
+mod groups;
+pub(super) mod names;
 pub mod ranges;
 mod registries;
+
+pub use aws::{MAX_ZONES, notes};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +57,7 @@ pub fn problems(
     check.ranges();
     check.capacity();
     check.registries();
+    check.aws();
     check.problems
 }
 

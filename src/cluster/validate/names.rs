@@ -1,5 +1,7 @@
 //! Rules for names: they become parts of host names, container names, file names, DNS names and arguments.
 
+use std::path::Path;
+
 use super::Check;
 use crate::cluster::problem::quoted;
 
@@ -42,17 +44,29 @@ impl Check<'_> {
             self.problem(&["local.image"], format!("{} is no name of an image", quoted(image)), fix);
         }
         if let Some(key) = &self.cluster.local.ssh_key {
-            let text = key.to_string_lossy();
-            if text.is_empty() || text.contains(char::is_control) {
-                let fix = "write the path of a private key, or remove the line".to_owned();
-                self.problem(&["local.sshKey"], format!("{} is no path of a file", quoted(&text)), fix);
-            }
+            self.path_of_file("local.sshKey", key);
+        }
+    }
+
+    pub(super) fn path_of_file(&mut self, path: &str, key: &Path) {
+        let text = key.to_string_lossy();
+        if text.is_empty() || text.contains(char::is_control) {
+            let fix = "write the path of a private key, or remove the line".to_owned();
+            self.problem(&[path], format!("{} is no path of a file", quoted(&text)), fix);
         }
     }
 }
 
+/// Why a word is no name of a group, and what to write: names of AWS's things are made of it.
+pub(in crate::cluster) fn group_fault(name: &str) -> Option<(String, String)> {
+    let why = label_fault(name, LONGEST_NAME)?;
+    let better = suggestion(name).unwrap_or_else(|| "web".into());
+    let fix = format!("use lower-case letters, digits and hyphens, for example `{better}`");
+    Some((format!("the group {} {why}", quoted(name)), fix))
+}
+
 /// Why a text is no DNS label (RFC 1123) in lower case of at most `longest` characters.
-fn label_fault(label: &str, longest: usize) -> Option<String> {
+pub(super) fn label_fault(label: &str, longest: usize) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if label.is_empty() {
         return Some("is empty".into());

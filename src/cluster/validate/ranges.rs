@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::Check;
-use crate::cluster::spec::Subnet;
+use crate::cluster::aws::NamedGroup;
+use crate::cluster::schema::{item, join};
+use crate::cluster::spec::{ProviderKind, Subnet};
 
 /// The prefix length of the range of pods that each node takes (the controller-manager's `--node-cidr-mask-size`).
 pub const NODE_PREFIX: u8 = 24;
@@ -29,6 +31,8 @@ const PODS: &str = "network.pods";
 const SERVICES: &str = "network.services";
 const DNS: &str = "network.dns";
 const SUBNET: &str = "local.subnet";
+const VPC: &str = "aws.vpc.cidr";
+const ZONES: &str = "aws.zones";
 const MASTERS: &str = "masters.count";
 const MINIONS: &str = "minions.count";
 
@@ -45,19 +49,28 @@ impl Check<'_> {
             (PODS, pods, 8, NODE_PREFIX, "each node takes a /24 of it"),
             (SERVICES, services, 12, 28, "the API server takes no other size, and DNS and the API need an address each"),
         ];
-        let subnet = match self.cluster.local.subnet {
-            Subnet::Fixed(net) => {
+        // What the machines' network is, if that is known by now.
+        let machines = match (self.cluster.provider, self.cluster.local.subnet) {
+            (ProviderKind::Local, Subnet::Fixed(net)) => {
                 wanted.push((SUBNET, net, 8, 29, "the gateway, each machine and a load balancer need an address each"));
-                net
+                Some((SUBNET, net))
             }
-            Subnet::Auto => AUTO_POOL,
+            (ProviderKind::Local, Subnet::Auto) => Some((SUBNET, AUTO_POOL)),
+            (ProviderKind::Aws, _) if self.cluster.aws.vpc.id.is_none() => {
+                let net = self.cluster.aws.vpc.cidr;
+                wanted.push((VPC, net, 16, 22, "AWS takes nothing larger than a /16, and each zone needs two /24"));
+                Some((VPC, net))
+            }
+            (ProviderKind::Aws, _) => None,
         };
         for (path, net, low, high, why) in wanted {
             self.form(path, net, low, high, why);
         }
-        for (a, net_a, b, net_b) in
-            [(SERVICES, services, PODS, pods), (SUBNET, subnet, PODS, pods), (SUBNET, subnet, SERVICES, services)]
-        {
+        let mut pairs = vec![(SERVICES, services, PODS, pods)];
+        if let Some((path, net)) = machines {
+            pairs.extend([(path, net, PODS, pods), (path, net, SERVICES, services)]);
+        }
+        for (a, net_a, b, net_b) in pairs {
             if !overlap(&net_a, &net_b) || !self.readable(&[a, b]) {
                 continue;
             }
@@ -74,10 +87,6 @@ impl Check<'_> {
             }
         }
         self.dns(services, network.dns);
-    }
-
-    fn is_default(&self, path: &str) -> bool {
-        self.origins.get(path).is_none_or(|o| *o == crate::cluster::Origin::Default)
     }
 
     fn form(&mut self, path: &str, net: Ipv4Net, low: u8, high: u8, why: &str) {
@@ -125,24 +134,43 @@ impl Check<'_> {
             return;
         }
         let masters = u64::from(self.cluster.masters.count);
-        let machines = masters + u64::from(self.cluster.minions.count);
+        let on_aws = self.cluster.provider == ProviderKind::Aws;
+        // Groups may grow by themselves.
+        let most = |group: NamedGroup| u64::from(group.max.max(group.count));
+        let minions =
+            if on_aws { self.cluster.groups().into_iter().map(most).sum() } else { u64::from(self.cluster.minions.count) };
+        let grown = if minions > u64::from(self.cluster.minions.count) { ", all groups at their max" } else { "" };
+        let machines = masters + minions;
         let pods = self.cluster.network.pods;
         let short = |room: u64, of: &str| {
             let most = room.saturating_sub(masters);
             format!(
-                "{machines} machines (masters and minions) don't fit into {of}, which holds {room}: at most {most} minions beside {masters} {}",
+                "{machines} machines (masters and minions{grown}) don't fit into {of}, which holds {room}: at most {most} minions beside {masters} {}",
                 if masters == 1 { "master" } else { "masters" }
             )
         };
         let room = if pods.prefix_len() <= NODE_PREFIX { 1u64 << (NODE_PREFIX - pods.prefix_len()) } else { 0 };
+        // Where users said how many minions there are to be.
+        let groups = self.cluster.aws.groups.keys().map(|name| item("aws.groups", name));
+        let said: Vec<String> = groups.flat_map(|group| ["max", "count"].map(|field| join(&group, field))).collect();
+        let paths = |others: [&'static str; 2]| -> Vec<&str> {
+            [MINIONS].into_iter().chain(said.iter().filter(|_| on_aws).map(String::as_str)).chain(others).collect()
+        };
         // A range that is no range at all was already named.
         if self.readable(&[PODS]) && room > 0 && machines > room {
             let what = short(room, &format!("network.pods, {pods}"));
             self.problem(
-                &[MINIONS, PODS, MASTERS],
+                &paths([PODS, MASTERS]),
                 what,
                 "ask for fewer, or give network.pods a larger range; each machine takes a /24".into(),
             );
+        }
+        if on_aws {
+            if let Some(room) = self.room_on_aws().filter(|room| machines > *room && self.readable(&[VPC, ZONES])) {
+                let what = short(room, "a public /24 in each zone");
+                return self.problem(&paths([ZONES, MASTERS]), what, "ask for fewer, or name more zones, up to four".into());
+            }
+            return;
         }
         let (prefix, name) = match self.cluster.local.subnet {
             Subnet::Fixed(net) => (net.prefix_len(), format!("local.subnet, {net}")),

@@ -1,0 +1,274 @@
+//! One client per service, all of one configuration, and whose cluster they work for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeSerializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::config_bag::ConfigBag;
+use backon::{ExponentialBuilder, Retryable as _};
+use sha2::{Digest as _, Sha256};
+
+use super::fault::{self, Failure, Fault};
+use super::watch::Watch;
+use crate::error::{Error, Kind, Result};
+
+/// How often a call is tried: the SDK's own three are too few for a fresh account's throttling, and adaptive mode slows down all calls
+/// of a client together, as AWS asks for.
+const ATTEMPTS: u32 = 8;
+
+/// How often the very first call is tried.
+const FIRST_ATTEMPTS: u32 = 3;
+
+/// How long one try of a call may take. RunInstances and CreateAutoScalingGroup were seen to take above 10 s.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long something may be in the way of a removal: a network interface of a load balancer was seen to take minutes to go.
+const BLOCKED: Duration = Duration::from_secs(300);
+
+/// The calls that were made, by `service:Operation` as IAM names services, with how often.
+#[derive(Debug, Clone, Default)]
+pub struct Calls(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Calls {
+    /// A copy of what was counted until now.
+    pub fn counted(&self) -> BTreeMap<String, u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many calls there were, and how many of them could change something.
+    pub fn sums(&self) -> (u32, u32) {
+        let counted = self.counted();
+        let mutating = counted.iter().filter(|(call, _)| !reads(call)).map(|(_, n)| n).sum();
+        (counted.values().sum(), mutating)
+    }
+}
+
+/// Whether a call (`ec2:DescribeVpcs`) only reads, by the first word of its name.
+pub fn reads(call: &str) -> bool {
+    let name = call.split(':').next_back().unwrap_or_default();
+    ["Describe", "Get", "List", "Head", "Simulate", "Decode"].iter().any(|word| name.starts_with(word))
+}
+
+/// IAM's word for a service, as its actions begin with it.
+fn service(id: &str) -> &str {
+    match id {
+        "EC2" => "ec2",
+        "IAM" => "iam",
+        "Auto Scaling" => "autoscaling",
+        "Elastic Load Balancing v2" => "elasticloadbalancing",
+        "S3" => "s3",
+        "STS" => "sts",
+        "SSM" => "ssm",
+        "Service Quotas" => "servicequotas",
+        other => other,
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for Calls {
+    fn name(&self) -> &'static str {
+        "Calls"
+    }
+
+    fn read_before_serialization(
+        &self,
+        _: &BeforeSerializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> std::result::Result<(), BoxError> {
+        if let Some(metadata) = config.load::<Metadata>() {
+            let call = format!("{}:{}", service(metadata.service()), metadata.name());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default() += 1;
+        }
+        Ok(())
+    }
+}
+
+/// AWS, as one cluster's owner sees it. Cheap to clone: clones share clients, and so their connections and their retry budgets.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    /// Networks, addresses, volumes, instances.
+    pub ec2: aws_sdk_ec2::Client,
+    /// Users, roles, policies. One for the whole account, whatever the region.
+    pub iam: aws_sdk_iam::Client,
+    /// Groups of minions.
+    pub autoscaling: aws_sdk_autoscaling::Client,
+    /// Network load balancers.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// The cluster's bucket.
+    pub s3: aws_sdk_s3::Client,
+    /// Public parameters: images.
+    pub ssm: aws_sdk_ssm::Client,
+    /// Who calls.
+    pub sts: aws_sdk_sts::Client,
+    /// What the account may have.
+    pub quotas: aws_sdk_servicequotas::Client,
+    /// What was called.
+    pub calls: Calls,
+    /// Waits for what AWS does in its own time.
+    pub watch: Watch,
+    /// Where S3 is, if an endpoint of somebody else's is set for it: the machines are to look there too.
+    pub s3_endpoint: Option<String>,
+    /// The region of everything but IAM.
+    pub region: String,
+    /// Who calls, and for which account.
+    pub identity: Identity,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Identity {
+    /// Twelve digits.
+    pub account: String,
+    /// The caller's own ARN.
+    pub arn: String,
+    /// `aws`, `aws-cn`, `aws-us-gov`.
+    pub partition: String,
+}
+
+/// Where and as whom to call: what the config says of it. All else (environment, profiles, SSO, endpoints) is the SDK's own way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Region, instead of the SDK's.
+    pub region: Option<String>,
+    /// Profile, instead of the SDK's.
+    pub profile: Option<String>,
+}
+
+impl Aws {
+    /// Connects, and asks who calls: the first of all calls, so that wrong credentials are told before anything else.
+    ///
+    /// # Errors
+    /// No region (the ways to set it are named), no or wrong or expired credentials (of kind credentials), an endpoint that does not answer.
+    pub async fn connect(login: &Login, cluster: &str) -> Result<Aws> {
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
+        if let Some(region) = &login.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(profile) = &login.profile {
+            loader = loader.profile_name(profile);
+        }
+        let config = loader.load().await;
+        let Some(region) = config.region().map(ToString::to_string) else {
+            return Err(Error::usage("no AWS region is set")
+                .why("neither the config, nor the environment, nor the profile names one")
+                .hint("write aws.region into the config, or give --set aws.region=us-west-2")
+                .hint("or `export AWS_REGION=us-west-2`, or `aws configure set region us-west-2`"));
+        };
+        Self::with(&config, region, cluster).await
+    }
+
+    async fn with(config: &SdkConfig, region: String, cluster: &str) -> Result<Aws> {
+        let calls = Calls::default();
+        macro_rules! client {
+            ($service:ident) => {
+                $service::Client::from_conf($service::config::Builder::from(config).interceptor(calls.clone()).build())
+            };
+        }
+        // Buckets as host names need a DNS that knows them: no endpoint but AWS's own has that.
+        let s3_endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
+        let s3 = aws_sdk_s3::config::Builder::from(config).interceptor(calls.clone()).force_path_style(s3_endpoint.is_some());
+        let sts = client!(aws_sdk_sts);
+        // An endpoint that does not answer at first is told at once: nobody has begun to wait for anything yet.
+        let soon = aws_sdk_sts::config::Config::builder().retry_config(RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS));
+        let caller = sts
+            .get_caller_identity()
+            .customize()
+            .config_override(soon)
+            .send()
+            .await
+            .map_err(|e| fault::login("AWS does not say who we are", e))?;
+        let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
+            return Err(Error::new("AWS does not say who we are").why("the answer names no account").kind(Kind::Credentials));
+        };
+        let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        Ok(Aws {
+            ec2: client!(aws_sdk_ec2),
+            iam: client!(aws_sdk_iam),
+            autoscaling: client!(aws_sdk_autoscaling),
+            elb: client!(aws_sdk_elasticloadbalancingv2),
+            s3: aws_sdk_s3::Client::from_conf(s3.build()),
+            ssm: client!(aws_sdk_ssm),
+            quotas: client!(aws_sdk_servicequotas),
+            sts,
+            calls,
+            s3_endpoint,
+            watch: Watch::default(),
+            region,
+            identity: Identity { account, arn, partition },
+            cluster: cluster.to_owned(),
+        })
+    }
+
+    /// Does `work` until nothing is in its way any more: AWS needs a while to notice that what used a thing is gone, and to tell all of
+    /// itself about what is new. Other failures end it at once.
+    ///
+    /// # Errors
+    /// After [`BLOCKED`] the last failure, with AWS's own words about what is in the way.
+    pub async fn until_unblocked<T, F>(&self, what: &str, work: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, Failure>>,
+    {
+        let patience = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(250))
+            .with_max_delay(Duration::from_secs(5))
+            .with_total_delay(Some(BLOCKED))
+            .without_max_times()
+            .with_jitter();
+        let passes = |failure: &Failure| matches!(failure.fault, Fault::Blocked | Fault::NotYet);
+        work.retry(patience).when(passes).await.map_err(|failure| failure.error(what))
+    }
+
+    /// The same login, for another cluster.
+    #[must_use]
+    pub fn of(&self, cluster: &str) -> Aws {
+        Aws { cluster: cluster.to_owned(), watch: Watch::default(), ..self.clone() }
+    }
+
+    /// The path below which everything of this cluster stands in IAM, which knows no regions: `/kup/us-west-2/kubernetes/`.
+    pub fn iam_path(&self) -> String {
+        format!("/kup/{}/{}/", self.region, self.cluster)
+    }
+
+    /// A name that is the cluster's own in an account with many regions: `kubernetes-master-1a2b3c4d`, of at most `limit` characters.
+    pub fn unique(&self, what: &str, limit: usize) -> String {
+        unique(&self.region, &self.cluster, what, limit)
+    }
+
+    /// The name of the cluster's bucket, which is unique in the world: it has a hash of account and region.
+    pub fn bucket(&self) -> String {
+        bucket(&self.identity.account, &self.region, &self.cluster)
+    }
+}
+
+/// As [`Aws::bucket`].
+pub fn bucket(account: &str, region: &str, cluster: &str) -> String {
+    format!("kup-{}-{cluster}", short_hash(&[account, region, cluster], 12))
+}
+
+/// As [`Aws::unique`].
+pub fn unique(region: &str, cluster: &str, what: &str, limit: usize) -> String {
+    let hash = short_hash(&[region, cluster], 8);
+    let room = limit.saturating_sub(hash.len() + what.len() + 2);
+    let cluster: String = cluster.chars().take(room).collect();
+    format!("{}-{what}-{hash}", cluster.trim_end_matches('-'))
+}
+
+/// The first `digits` hexadecimal digits of a hash of these words.
+fn short_hash(words: &[&str], digits: usize) -> String {
+    let mut hash = hex::encode(Sha256::digest(words.join("/").as_bytes()));
+    hash.truncate(digits);
+    hash
+}

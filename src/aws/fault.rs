@@ -1,0 +1,348 @@
+//! AWS's errors, sorted once: by what can be done about them.
+
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
+
+use crate::error::{Error, Kind, Result};
+
+/// What an error means for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// It does not exist (any more, or not yet).
+    Gone,
+    /// It exists already.
+    Exists,
+    /// Something else uses it: it can be removed later.
+    Blocked,
+    /// Too many calls; the SDK has already tried again.
+    Throttled,
+    /// Something that was just made is not known everywhere yet.
+    NotYet,
+    /// The caller may not do this.
+    Denied,
+    /// The account has as many as it may have.
+    Quota,
+    /// AWS has no machine of this type in this zone now.
+    Capacity,
+    /// The request itself is wrong.
+    Invalid,
+    /// The login is missing, wrong or expired.
+    Login,
+    /// The service was not reached, or broke off.
+    Network,
+    /// Anything else.
+    Other,
+}
+
+impl Fault {
+    /// Sorts an error code of any of the services.
+    pub fn of_code(code: &str) -> Fault {
+        match code {
+            "ExpiredToken"
+            | "ExpiredTokenException"
+            | "RequestExpired"
+            | "InvalidClientTokenId"
+            | "AuthFailure"
+            | "SignatureDoesNotMatch"
+            | "UnrecognizedClientException"
+            | "InvalidAccessKeyId"
+            | "RequestTimeTooSkewed"
+            | "MissingAuthenticationToken"
+            | "IncompleteSignature" => Fault::Login,
+            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" | "UnauthorizedAccess" | "OptInRequired" => {
+                Fault::Denied
+            }
+            "Throttling"
+            | "ThrottlingException"
+            | "RequestLimitExceeded"
+            | "SlowDown"
+            | "TooManyRequestsException"
+            | "RequestThrottled"
+            | "PriorRequestNotComplete" => Fault::Throttled,
+            "DependencyViolation"
+            | "DeleteConflict"
+            | "ResourceInUse"
+            | "ResourceInUseException"
+            | "ResourceInUseFault"
+            | "VolumeInUse"
+            | "InvalidNetworkInterface.InUse"
+            | "InvalidIPAddress.InUse"
+            | "Gateway.NotAttached.InUse"
+            | "ScalingActivityInProgress"
+            | "ResourceContention"
+            | "BucketNotEmpty"
+            | "InvalidGroup.InUse"
+            | "CannotDelete"
+            | "OperationNotPermitted"
+            | "ConcurrentModification"
+            | "OperationAborted"
+            | "Resource.AlreadyAssociated"
+            | "IncorrectState"
+            | "IncorrectInstanceState"
+            | "VolumeIsAttached"
+            | "InvalidInternetGatewayId.InUse" => Fault::Blocked,
+            "InsufficientInstanceCapacity"
+            | "InsufficientHostCapacity"
+            | "InsufficientReservedInstanceCapacity"
+            | "InsufficientCapacity"
+            | "InsufficientCapacityOnHost"
+            | "SpotMaxPriceTooLow"
+            | "MaxSpotInstanceCountExceeded" => Fault::Capacity,
+            "VpcLimitExceeded"
+            | "VcpuLimitExceeded"
+            | "InstanceLimitExceeded"
+            | "AddressLimitExceeded"
+            | "LimitExceeded"
+            | "LimitExceededException"
+            | "SecurityGroupLimitExceeded"
+            | "RulesPerSecurityGroupLimitExceeded"
+            | "InternetGatewayLimitExceeded"
+            | "SubnetLimitExceeded"
+            | "RouteTableLimitExceeded"
+            | "VolumeLimitExceeded"
+            | "TooManyBuckets"
+            | "TooManyLoadBalancers"
+            | "TooManyTargetGroups"
+            | "VpcEndpointLimitExceeded"
+            | "MaxIOPSLimitExceeded"
+            | "NetworkInterfaceLimitExceeded" => Fault::Quota,
+            "EntityAlreadyExists"
+            | "AlreadyExists"
+            | "AlreadyExistsFault"
+            | "InvalidGroup.Duplicate"
+            | "InvalidKeyPair.Duplicate"
+            | "InvalidPermission.Duplicate"
+            | "BucketAlreadyOwnedByYou"
+            | "BucketAlreadyExists"
+            | "RouteAlreadyExists"
+            | "InvalidLaunchTemplateName.AlreadyExistsException"
+            | "DuplicateLoadBalancerName"
+            | "DuplicateTargetGroupName"
+            | "DuplicateListener"
+            | "PreconditionFailed"
+            | "ConditionalRequestConflict" => Fault::Exists,
+            "NoSuchEntity"
+            | "NoSuchBucket"
+            | "NoSuchKey"
+            | "NotFound"
+            | "NoSuchBucketPolicy"
+            | "LoadBalancerNotFound"
+            | "TargetGroupNotFound"
+            | "ListenerNotFound"
+            | "NoSuchResourceException"
+            | "ParameterNotFound"
+            | "NoSuchTagSet"
+            | "NoSuchPublicAccessBlockConfiguration"
+            | "ServerSideEncryptionConfigurationNotFoundError"
+            | "NoSuchUpload"
+            | "Gateway.NotAttached" => Fault::Gone,
+            code if code.contains("NotFound") || code.ends_with(".Malformed") && code.starts_with("Invalid") => Fault::Gone,
+            code if code.contains("LimitExceeded") => Fault::Quota,
+            code if code.starts_with("Invalid")
+                || code.starts_with("Missing")
+                || code.starts_with("Malformed")
+                || code.starts_with("Validation")
+                || code.starts_with("Unsupported")
+                || code == "IdempotentParameterMismatch" =>
+            {
+                Fault::Invalid
+            }
+            _ => Fault::Other,
+        }
+    }
+
+    /// Sorts an error by code and, where AWS has one code for several things, by its words.
+    pub fn of(metadata: &ErrorMetadata) -> Fault {
+        let (code, message) = (metadata.code().unwrap_or_default(), metadata.message().unwrap_or_default());
+        match code {
+            // EC2 and Auto Scaling say so of a profile that IAM has made but not told them of yet.
+            "InvalidParameterValue" | "ValidationError"
+                if message.contains("Invalid IAM Instance Profile") || message.contains("Invalid IamInstanceProfile") =>
+            {
+                Fault::NotYet
+            }
+            // IAM says so of a role or user in a policy that is too new.
+            "MalformedPolicyDocument" | "MalformedPolicy" if message.contains("Invalid principal") => Fault::NotYet,
+            // Auto Scaling's only code for what does not exist.
+            "ValidationError" if message.contains("not found") => Fault::Gone,
+            _ => Fault::of_code(code),
+        }
+    }
+}
+
+/// What failed in a call to AWS.
+#[derive(Debug)]
+pub struct Failure {
+    /// What can be done about it.
+    pub fault: Fault,
+    /// AWS's code for it, empty if there is none.
+    pub code: String,
+    /// AWS's own words, or the network's.
+    pub message: String,
+    /// By which AWS's support finds the call.
+    pub request: Option<String>,
+}
+
+impl Failure {
+    /// From the SDK's error.
+    pub fn of<E, R>(error: SdkError<E, R>) -> Failure
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug,
+    {
+        match &error {
+            SdkError::ServiceError(service) => {
+                let metadata = service.err().meta();
+                let code = metadata.code().unwrap_or_default().to_owned();
+                let message = metadata.message().map_or_else(|| service.err().to_string(), str::to_owned);
+                let request = metadata.extra("aws_request_id").map(str::to_owned);
+                Failure { fault: Fault::of(metadata), code, message, request }
+            }
+            _ => {
+                let message = chain(&error);
+                let login = ["credential", "SSO", "Token", "token"].iter().any(|word| message.contains(word))
+                    && !matches!(error, SdkError::DispatchFailure(ref e) if e.is_io() || e.is_timeout());
+                let fault = if login { Fault::Login } else { Fault::Network };
+                Failure { fault, code: String::new(), message, request: None }
+            }
+        }
+    }
+
+    /// The same of a call about things whose ids AWS has only just given us: what it does not find, not all of it knows yet.
+    #[must_use]
+    pub fn fresh(mut self) -> Failure {
+        if self.fault == Fault::Gone {
+            self.fault = Fault::NotYet;
+        }
+        self
+    }
+
+    /// Whether it is about the clock: AWS's and this machine's are too far apart.
+    fn is_skew(&self) -> bool {
+        matches!(self.code.as_str(), "RequestTimeTooSkewed" | "RequestExpired" | "RequestInTheFuture")
+            || self.message.contains("Signature expired")
+            || self.message.contains("Signature not yet current")
+    }
+
+    /// As the user reads it: what failed, AWS's words, and what to type where that is known.
+    pub fn error(self, what: impl Into<String>) -> Error {
+        let error = Error::new(what);
+        let said = if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) };
+        let error = error.why(said);
+        match self.fault {
+            Fault::Login if self.is_skew() => error
+                .kind(Kind::Credentials)
+                .hint("AWS takes no call that is more than five minutes off: set this machine's clock; `timedatectl` shows what it says"),
+            Fault::Login => error
+                .kind(Kind::Credentials)
+                .hint("`aws sts get-caller-identity` shows what your credentials are worth")
+                .hint("`aws sso login` (with --profile, if you use one) renews a login of IAM Identity Center; `aws configure` sets keys"),
+            Fault::Denied => {
+                let error = error.kind(Kind::Credentials);
+                let error = match denied(&self.message) {
+                    Some((action, resource)) => error.hint(format!(
+                        r#"have this added to a policy of yours: {{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#
+                    )),
+                    None => error,
+                };
+                error.hint("`kup iam policy` prints all that kup needs for this cluster, by action")
+            }
+            Fault::Quota => error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on"),
+            Fault::Capacity => error.hint("give another zone or machine type, or try again later"),
+            Fault::Throttled => error.hint("other programs use up this account's calls: try again in a minute"),
+            Fault::Network => error.hint("check the network, AWS_ENDPOINT_URL if you set it, and the region's name; then try again"),
+            _ => error,
+        }
+    }
+}
+
+/// The action and the resource that AWS's words about a denial name; any resource if they name none.
+fn denied(message: &str) -> Option<(&str, &str)> {
+    let word = |after: &str| message.split_once(after)?.1.split([' ', ',']).next().map(|word| word.trim_end_matches('.'));
+    let action = word("to perform: ").filter(|action| action.contains(':'))?;
+    Some((action, word("on resource: ").map_or("*", |resource| resource.trim_matches('"'))))
+}
+
+/// An error and its causes in one line. The SDK's own way of printing them adds their inner structure.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        source = cause.source();
+    }
+    words
+}
+
+/// Turns the SDK's errors into kup's by saying what was being done.
+pub trait Explain<T> {
+    /// `what` names the failed action, as one sentence without a full stop.
+    fn explain(self, what: impl Into<String>) -> Result<T>;
+    /// The failure, for callers that can do something about some of its kinds.
+    fn failure(self) -> std::result::Result<T, Failure>;
+}
+
+impl<T, E, R> Explain<T> for std::result::Result<T, SdkError<E, R>>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    fn explain(self, what: impl Into<String>) -> Result<T> {
+        self.map_err(|e| Failure::of(e).error(what))
+    }
+
+    fn failure(self) -> std::result::Result<T, Failure> {
+        self.map_err(Failure::of)
+    }
+}
+
+/// A removal of something that is gone already has done its work.
+pub fn unless_gone<T>(outcome: std::result::Result<T, Failure>) -> std::result::Result<Option<T>, Failure> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(failure) if failure.fault == Fault::Gone => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The error of the very first call: whatever goes wrong there is about logging in, unless AWS was not reached.
+pub fn login<E, R>(what: &str, error: SdkError<E, R>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    let mut failure = Failure::of(error);
+    if failure.fault != Fault::Network {
+        failure.fault = Fault::Login;
+    }
+    failure.error(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(fault: Fault, code: &str, message: &str) -> String {
+        Failure { fault, code: code.into(), message: message.into(), request: None }.error("no VPC").to_string()
+    }
+
+    #[test]
+    fn a_denial_names_the_line_to_add() {
+        let message = "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/me is not authorized to perform: \
+                       ec2:CreateVpc on resource: arn:aws:ec2:us-west-2:123456789012:vpc/* because no identity-based policy allows it.";
+        let text = told(Fault::Denied, "UnauthorizedOperation", message);
+        let line = r#"{"Effect": "Allow", "Action": "ec2:CreateVpc", "Resource": "arn:aws:ec2:us-west-2:123456789012:vpc/*"}"#;
+        assert!(text.contains(line), "{text}");
+        assert_eq!(denied("User: x is not authorized to perform: iam:ListRoles"), Some(("iam:ListRoles", "*")));
+        assert_eq!(denied("Access Denied"), None);
+    }
+
+    #[test]
+    fn a_wrong_clock_is_not_taken_for_a_wrong_login() {
+        let text = told(Fault::Login, "SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than …");
+        assert!(text.contains("clock") && !text.contains("sso"), "{text}");
+    }
+}

@@ -1,0 +1,393 @@
+//! One `up` or `down` of a cluster at a time, from wherever: an object in its bucket, written only on a condition.
+//!
+//! Whoever holds the lock renews it while at work. One that was not renewed in time, or whose owner is a process of this machine that is
+//! no more, is free for all; of several who try to take it over, the condition lets one through. A lock that is given back stays as an
+//! object without holder: removing it would be the one write without a condition.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::date_time::Format;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Aws;
+use super::fault::{Explain as _, Failure, Fault};
+use super::permissions::{Need, Scope, implied, need};
+use super::resource::bucket;
+use crate::error::{Context as _, Error, Result};
+use crate::lock::Owner;
+use crate::report::Report;
+
+/// The object.
+const KEY: &str = "lock";
+
+/// How long a lock counts without being renewed.
+const LIFE: Duration = Duration::from_secs(120);
+
+/// How often it is renewed.
+const RENEWAL: Duration = Duration::from_secs(30);
+
+/// How soon a renewal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How often others may be faster before this one gives up.
+const ROUNDS: usize = 10;
+
+/// Which calls this makes, beside those that make the bucket.
+pub const NEEDS: &[Need] = &[
+    need("s3:GetObject", Scope::Bucket),
+    // Without it S3 says "denied" of an object that is not there.
+    implied("s3:ListBucket", "s3:GetObject", Scope::Bucket),
+    need("s3:PutObject", Scope::Bucket),
+];
+
+/// What the object says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    /// Who holds the lock now.
+    holder: Option<Holder>,
+    /// Another one in each write: S3 tells contents apart by their hash, and so the same one again would be taken for the old.
+    nonce: String,
+}
+
+/// Who holds a lock, beyond what people are told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Holder {
+    #[serde(flatten)]
+    owner: Owner,
+    /// Which call of `take` it was.
+    id: String,
+    /// Where its process can be looked for: a boot of a machine, and a space of process ids.
+    place: Option<String>,
+    /// When its process began, in the kernel's count: process ids come again.
+    began: Option<u64>,
+    /// How long this counts without being renewed, in seconds.
+    life: u64,
+}
+
+impl Holder {
+    fn new(command: &str) -> Result<Holder> {
+        let pid = std::process::id();
+        let now = OffsetDateTime::now_utc();
+        Ok(Holder {
+            owner: Owner {
+                pid,
+                host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                since: now.replace_nanosecond(0).unwrap_or(now).format(&Rfc3339).unwrap_or_default(),
+                command: command.to_owned(),
+            },
+            id: random()?,
+            place: place(),
+            began: began(pid),
+            life: LIFE.as_secs(),
+        })
+    }
+
+    /// Whether the lock is free although somebody holds it. `age` is how long ago it was written.
+    fn is_gone(&self, age: Duration) -> bool {
+        let here = self.place.is_some() && self.place == place();
+        age > Duration::from_secs(self.life) || here && began(self.owner.pid) != self.began
+    }
+}
+
+/// This boot of this machine, and this space of process ids; none where the kernel doesn't say.
+fn place() -> Option<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let ids = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(format!("{} {}", boot.trim(), ids.display()))
+}
+
+/// When a process of this machine began; none if there is none.
+fn began(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name, in which anything may stand.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    // A dead process that nobody has waited for is still listed.
+    let state = fields.next()?;
+    (state != "Z" && state != "X").then_some(())?;
+    fields.nth(18)?.parse().ok()
+}
+
+fn random() -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("no random numbers")?;
+    Ok(hex::encode(bytes))
+}
+
+/// The lock as it was found.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Seen {
+    NoBucket,
+    NoLock,
+    There { content: Option<Content>, etag: String, age: Duration },
+}
+
+/// A cluster held by this process, until [`Lock::release`] or [`Lock::during`] gives it back.
+#[derive(Debug)]
+#[must_use = "the lock stays taken until it is released"]
+pub struct Lock {
+    aws: Aws,
+    stop: watch::Sender<bool>,
+    lost: watch::Receiver<Option<Error>>,
+    /// Gives the tag of what was written last.
+    renewing: Option<JoinHandle<String>>,
+}
+
+impl Lock {
+    /// Takes the lock; makes the bucket first if there is none. `command` is what the user typed, and `force` takes it from whoever has it.
+    ///
+    /// # Errors
+    /// Somebody holds it, who is named.
+    pub async fn take(aws: &Aws, command: &str, force: bool) -> Result<Lock> {
+        match Self::try_take(aws, command, force, true).await? {
+            Some(lock) => Ok(lock),
+            None => Err(Error::new("the cluster's bucket is gone again").hint("try again")),
+        }
+    }
+
+    /// As [`Lock::take`], but without a bucket there is nothing to hold: for `down`.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub async fn take_if_there(aws: &Aws, command: &str, force: bool) -> Result<Option<Lock>> {
+        Self::try_take(aws, command, force, false).await
+    }
+
+    async fn try_take(aws: &Aws, command: &str, force: bool, make: bool) -> Result<Option<Lock>> {
+        let what = || format!("cluster {} could not be locked", aws.cluster);
+        let me = Holder::new(command)?;
+        for _ in 0..ROUNDS {
+            let old = match look(aws).await.map_err(|failure| failure.error(what()))? {
+                Seen::NoBucket if make => {
+                    bucket::make(aws).await?;
+                    None
+                }
+                Seen::NoBucket => return Ok(None),
+                Seen::NoLock => None,
+                Seen::There { content, etag, age } => {
+                    match content.and_then(|content| content.holder) {
+                        // By a call whose answer was lost.
+                        Some(holder) if holder.id == me.id => return Ok(Some(Lock::hold(aws, me, etag))),
+                        Some(holder) if !force && !holder.is_gone(age) => return Err(busy(aws, &holder)),
+                        // What is no lock of ours is nobody's.
+                        _ => Some(etag),
+                    }
+                }
+            };
+            match put(aws, Some(&me), old.as_deref()).await {
+                Ok(etag) => return Ok(Some(Lock::hold(aws, me, etag))),
+                // Somebody was faster.
+                Err(failure) if matches!(failure.fault, Fault::Exists | Fault::Gone | Fault::Blocked) => {}
+                Err(failure) => return Err(failure.error(what())),
+            }
+        }
+        Err(Error::new(what()).why("others take it and give it back all the time").hint("try again"))
+    }
+
+    fn hold(aws: &Aws, me: Holder, etag: String) -> Lock {
+        let (stop, stopped) = watch::channel(false);
+        let (tell, lost) = watch::channel(None);
+        let renewing = tokio::spawn(renew(aws.clone(), me, etag, stopped, tell));
+        Lock { aws: aws.clone(), stop, lost, renewing: Some(renewing) }
+    }
+
+    /// Does `work` under the lock, and gives it back however that ends. If the lock is lost meanwhile, the work is given up.
+    ///
+    /// # Errors
+    /// Those of `work`; the loss of the lock.
+    pub async fn during<T>(self, report: &Report, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut lost = self.lost.clone();
+        let taken = async move {
+            loop {
+                if let Some(error) = lost.borrow_and_update().clone() {
+                    return error;
+                }
+                if lost.changed().await.is_err() {
+                    // Nobody renews any more, and nobody took it: the bucket is gone.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            error = taken => Err(error),
+        };
+        if let Err(e) = self.release().await {
+            report.warn(format!("{}: it frees itself in {} s", e.what, LIFE.as_secs()));
+        }
+        outcome
+    }
+
+    /// Gives the lock back. One that is another's by now stays that, and a bucket that is gone needs no lock.
+    ///
+    /// # Errors
+    /// AWS does not take the word; the lock is then free after its time.
+    pub async fn release(mut self) -> Result<()> {
+        let Some(renewing) = self.renewing.take() else { return Ok(()) };
+        // Fails only if nobody listens any more.
+        let _ = self.stop.send(true);
+        let what = || format!("the lock of cluster {} could not be given back", self.aws.cluster);
+        let etag = renewing.await.with_context(what)?;
+        if self.lost.borrow().is_some() {
+            return Ok(());
+        }
+        match put(&self.aws, None, Some(&etag)).await {
+            Ok(_) => Ok(()),
+            Err(failure) if matches!(failure.fault, Fault::Exists | Fault::Gone) => Ok(()),
+            Err(failure) => Err(failure.error(what())),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(renewing) = &self.renewing {
+            renewing.abort();
+        }
+    }
+}
+
+/// Renews the lock until told to stop. Gives the tag of what was written last.
+async fn renew(
+    aws: Aws,
+    me: Holder,
+    mut etag: String,
+    mut stop: watch::Receiver<bool>,
+    lost: watch::Sender<Option<Error>>,
+) -> String {
+    let (mut written, mut pause) = (Instant::now(), RENEWAL);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.changed() => return etag,
+        }
+        let begun = Instant::now();
+        let error = match put(&aws, Some(&me), Some(&etag)).await {
+            Ok(new) => {
+                (etag, written, pause) = (new, begun, RENEWAL);
+                continue;
+            }
+            // `down` has removed the bucket: nobody else has the lock, and there is none to renew.
+            Err(failure) if failure.fault == Fault::Gone => return etag,
+            Err(failure) if failure.fault == Fault::Exists => match look(&aws).await {
+                Ok(Seen::There { content: Some(Content { holder: Some(holder), .. }), etag: new, .. }) if holder.id == me.id => {
+                    // Ours, by a call whose answer was lost.
+                    (etag, written, pause) = (new, begun, RENEWAL);
+                    continue;
+                }
+                Ok(Seen::There { content, .. }) => taken(&aws, content.and_then(|content| content.holder).as_ref()),
+                Ok(Seen::NoBucket | Seen::NoLock) => return etag,
+                Err(failure) => failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster)),
+            },
+            // There is time to try it again.
+            Err(_) if written.elapsed() + AGAIN < LIFE => {
+                pause = AGAIN;
+                continue;
+            }
+            Err(failure) => failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster)),
+        };
+        let hint = "what was done stands; `kup up` goes on from there, once nobody else is at work";
+        // Fails only if nobody listens any more.
+        let _ = lost.send(Some(error.hint(hint)));
+        return etag;
+    }
+}
+
+fn taken(aws: &Aws, by: Option<&Holder>) -> Error {
+    let error = Error::new(format!("the lock of cluster {} was taken away", aws.cluster));
+    match by {
+        Some(by) => error.why(format!("`{}` (process {} on {}) has it now", by.owner.command, by.owner.pid, by.owner.host)),
+        None => error.why("it was broken by force, and is free now"),
+    }
+}
+
+fn busy(aws: &Aws, holder: &Holder) -> Error {
+    let o = &holder.owner;
+    Error::new(format!("cluster {} is being changed by another kup", aws.cluster))
+        .why(format!("`{}` (process {} on {}) has held it since {}", o.command, o.pid, o.host, o.since))
+        .hint("wait for it to end, or stop it, then try again")
+        .hint(format!(
+            "if it is no more: its lock ends by itself {} s after its last word, and --break-lock takes it at once",
+            holder.life
+        ))
+}
+
+async fn look(aws: &Aws) -> std::result::Result<Seen, Failure> {
+    let answered = ServerDate::default();
+    let call = aws.s3.get_object().bucket(aws.bucket()).key(KEY).expected_bucket_owner(&aws.identity.account);
+    let there = match call.customize().interceptor(answered.clone()).send().await.failure() {
+        Ok(there) => there,
+        Err(failure) if failure.code == "NoSuchBucket" => return Ok(Seen::NoBucket),
+        Err(failure) if failure.fault == Fault::Gone => return Ok(Seen::NoLock),
+        Err(failure) => return Err(failure),
+    };
+    let etag = there.e_tag.unwrap_or_default();
+    // By S3's clock alone: ours may be wrong.
+    let age = match (answered.get(), there.last_modified) {
+        (Some(now), Some(written)) => Duration::from_secs(u64::try_from(now.secs() - written.secs()).unwrap_or_default()),
+        _ => Duration::ZERO,
+    };
+    let body = there.body.collect().await;
+    let body = body.map_err(|e| Failure { fault: Fault::Network, code: String::new(), message: e.to_string(), request: None })?;
+    Ok(Seen::There { content: serde_json::from_slice(&body.into_bytes()).ok(), etag, age })
+}
+
+/// Writes the lock if it is still as it was seen: the object of this tag, or none. Gives the new tag.
+async fn put(aws: &Aws, holder: Option<&Holder>, old: Option<&str>) -> std::result::Result<String, Failure> {
+    let broken =
+        |e: &dyn std::fmt::Display| Failure { fault: Fault::Other, code: String::new(), message: e.to_string(), request: None };
+    let content = Content { holder: holder.cloned(), nonce: random().map_err(|e| broken(&e))? };
+    let body = serde_json::to_vec(&content).map_err(|e| broken(&e))?;
+    let call = aws.s3.put_object().bucket(aws.bucket()).key(KEY).expected_bucket_owner(&aws.identity.account).body(body.into());
+    let call = match old {
+        Some(etag) => call.if_match(etag),
+        None => call.if_none_match("*"),
+    };
+    Ok(call.content_type("application/json").send().await.failure()?.e_tag.unwrap_or_default())
+}
+
+/// When S3 answered, by its own clock.
+#[derive(Debug, Clone, Default)]
+struct ServerDate(Arc<Mutex<Option<DateTime>>>);
+
+impl ServerDate {
+    fn get(&self) -> Option<DateTime> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[dyn_dispatch_hint]
+impl Intercept for ServerDate {
+    fn name(&self) -> &'static str {
+        "ServerDate"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> std::result::Result<(), BoxError> {
+        let date = context.response().headers().get("date").and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "lock_tests.rs"]
+mod tests;

@@ -1,0 +1,104 @@
+//! When a lock counts, and who may take it over.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
+use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
+use aws_sdk_s3::types::error::NoSuchKey;
+use aws_smithy_mocks::mock;
+
+use super::*;
+use crate::aws::testing::{aws, coded, mocked};
+
+const NOW: Duration = Duration::ZERO;
+
+#[test]
+fn a_living_process_holds_its_lock_until_its_time_is_over() {
+    let me = Holder::new("kup up").unwrap();
+    assert!(me.place.is_some() && me.began.is_some());
+    assert!(!me.is_gone(NOW) && !me.is_gone(LIFE));
+    assert!(me.is_gone(LIFE + Duration::from_secs(1)));
+}
+
+#[test]
+fn a_dead_process_of_this_machine_holds_nothing() {
+    let me = Holder::new("kup up").unwrap();
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let owner = Owner { pid: child.id(), ..me.owner.clone() };
+    let dead = Holder { owner, began: began(child.id()).or(Some(1)), ..me.clone() };
+    child.wait().unwrap();
+    assert!(dead.is_gone(NOW));
+    // Its process id went to another one meanwhile.
+    assert!(Holder { began: me.began.map(|at| at - 1), ..me.clone() }.is_gone(NOW));
+    // Nobody here can say how a process of another machine is.
+    let elsewhere = Holder { place: Some("another boot".into()), began: Some(1), ..me };
+    assert!(!elsewhere.is_gone(NOW) && elsewhere.is_gone(LIFE * 2));
+}
+
+#[test]
+fn what_was_written_is_read_again() {
+    let content = Content { holder: Some(Holder::new("kup up --name c").unwrap()), nonce: random().unwrap() };
+    let text = serde_json::to_string(&content).unwrap();
+    assert_eq!(serde_json::from_str::<Content>(&text).unwrap(), content);
+    assert!(text.contains(r#""command":"kup up --name c""#), "{text}");
+}
+
+fn there(holder: Option<Holder>) -> aws_smithy_mocks::Rule {
+    mock!(aws_sdk_s3::Client::get_object).then_output(move || {
+        let body = serde_json::to_vec(&Content { holder: holder.clone(), nonce: "n".into() }).unwrap();
+        GetObjectOutput::builder().e_tag("old").body(body.into()).build()
+    })
+}
+
+fn written(condition: fn(&aws_sdk_s3::operation::put_object::PutObjectInput) -> bool) -> aws_smithy_mocks::Rule {
+    mock!(aws_sdk_s3::Client::put_object)
+        .match_requests(condition)
+        .then_output(|| PutObjectOutput::builder().e_tag("new").build())
+}
+
+fn elsewhere() -> Holder {
+    Holder { id: "theirs".into(), place: Some("another boot".into()), ..Holder::new("kup down --name c").unwrap() }
+}
+
+#[tokio::test]
+async fn a_held_lock_is_refused_by_its_owners_name() {
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&there(Some(elsewhere()))]);
+    let text = Lock::take(&aws, "kup up", false).await.unwrap_err().to_string();
+    assert!(text.contains("`kup down --name c`") && text.contains("--break-lock"), "{text}");
+}
+
+#[tokio::test]
+async fn a_lock_is_taken_and_given_back_on_conditions_alone() {
+    let none = mock!(aws_sdk_s3::Client::get_object)
+        .then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().meta(coded("NoSuchKey", "")).build()));
+    let first = written(|put| put.if_none_match() == Some("*") && put.if_match().is_none());
+    let back = written(|put| put.if_match() == Some("new"));
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&none, &first, &back]);
+    let done = Lock::take(&aws, "kup up", false).await.unwrap().during(&Report::silent(), async { Ok(1) }).await;
+    assert_eq!(done.unwrap(), 1);
+    assert_eq!(back.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_free_and_a_broken_one_are_taken_over_by_their_tag() {
+    for (holder, force) in [(None, false), (Some(elsewhere()), true)] {
+        let over = written(|put| put.if_match() == Some("old"));
+        let mut aws = aws();
+        aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&there(holder), &over]);
+        let lock = Lock::take_if_there(&aws, "kup up", force).await.unwrap().unwrap();
+        assert_eq!(over.num_calls(), 1);
+        drop(lock);
+    }
+}
+
+#[tokio::test]
+async fn who_is_too_late_is_told_who_was_faster() {
+    let free = there(None);
+    let late = mock!(aws_sdk_s3::Client::put_object).then_error(|| PutObjectError::generic(coded("PreconditionFailed", "")));
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, Sequential, [&free, &late, &there(Some(elsewhere()))]);
+    let text = Lock::take(&aws, "kup up", false).await.unwrap_err().to_string();
+    assert!(text.contains("`kup down --name c`"), "{text}");
+}

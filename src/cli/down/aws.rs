@@ -1,0 +1,103 @@
+//! `kup down` on AWS.
+
+use serde_json::json;
+
+use super::Args;
+use crate::aws::leftovers::Volumes;
+use crate::cli::Ui;
+use crate::down::aws::{self, Down, Removed, Seen};
+use crate::error::{Error, Kind, Result};
+use crate::provider::aws::AwsProvider;
+use crate::up::infrastructure::cost;
+
+/// Shows what stands, asks, removes it, and says what was proven. Without a question it is looked at only once, under the lock.
+pub(super) async fn run(args: &Args, provider: AwsProvider, ui: &Ui) -> Result<()> {
+    let (name, place) = (provider.aws.cluster.clone(), format!("{}/{}", provider.aws.identity.account, provider.aws.region));
+    ui.report.run(&name, None);
+    ui.report.note(format!("AWS account {}", provider.identity()));
+    let volumes = match args.yes {
+        true => Some(args.volumes.unwrap_or(Volumes::Keep)),
+        false => ask(args, &provider, &place, ui).await?,
+    };
+    let removed = match volumes {
+        Some(volumes) => {
+            let command = std::env::args().collect::<Vec<_>>().join(" ");
+            let down = Down { volumes, command, break_lock: args.break_lock };
+            down.run(&provider, &ui.interrupt, &ui.report).await?
+        }
+        None => Removed { things: 0, kept: Vec::new() },
+    };
+    if ui.json {
+        return ui.result(&json!({
+            "removed": name, "things": removed.things, "kept": removed.kept, "account": provider.aws.identity.account,
+            "region": provider.aws.region, "calls": calls(&provider),
+        }));
+    }
+    let but = if removed.kept.is_empty() { "" } else { ", but for the volumes that pods claimed" };
+    ui.print(match removed.things {
+        0 => format!("There was nothing of {name} to remove; nothing of it is left in {place}{but}."),
+        _ => format!("Nothing of {name} is left in {place}{but}."),
+    });
+    kept(&provider, &removed.kept, ui);
+    Ok(())
+}
+
+/// Asks whether to remove what there is, and what is to become of claimed volumes; none if there is nothing.
+async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Result<Option<Volumes>> {
+    let name = &provider.aws.cluster;
+    let span = ui.report.step("plan");
+    span.waiting("every service to list what is the cluster's");
+    let seen = match aws::look(provider).await {
+        Ok(seen) => seen,
+        Err(error) => return span.close(Err(error)),
+    };
+    span.done_with(format!("{} things", seen.count(Volumes::Delete)));
+    if seen.entries.is_empty() && seen.things.is_empty() {
+        return Ok(None);
+    }
+    let volumes = volumes(args, &seen, ui).await?;
+    let count = |kind: &str| seen.entries.iter().filter(|entry| entry.address.kind == kind).count();
+    let question = format!(
+        "Remove cluster {name} in {place}: {} masters, {} groups of minions, {} things in all, and all that is on them?",
+        count("instance"),
+        count("auto scaling group"),
+        seen.count(volumes)
+    );
+    match ui.confirm(question, false).await? {
+        true => Ok(Some(volumes)),
+        false => Err(Error::new("nothing was removed").kind(Kind::Interrupted)),
+    }
+}
+
+/// What becomes of claimed volumes: as was said, else as is answered on a terminal, else they are kept.
+async fn volumes(args: &Args, seen: &Seen, ui: &Ui) -> Result<Volumes> {
+    let claims = seen.claims();
+    match args.volumes {
+        Some(volumes) => Ok(volumes),
+        None if claims.is_empty() => Ok(Volumes::Keep),
+        None => {
+            let lines: Vec<String> = claims.iter().map(crate::aws::census::Thing::line).collect();
+            let question = format!("Pods of this cluster keep data on {}. Delete that too?", lines.join(", "));
+            Ok(if ui.confirm(question, false).await? { Volumes::Delete } else { Volumes::Keep })
+        }
+    }
+}
+
+/// Says what was kept, and what it costs.
+fn kept(provider: &AwsProvider, claims: &[crate::aws::census::Thing], ui: &Ui) {
+    if claims.is_empty() {
+        return;
+    }
+    let lines: Vec<String> = claims.iter().map(|claim| format!("\n  {}", claim.line())).collect();
+    ui.print(format!("Kept, with the data on them{}:{}", cost(&provider.aws.region, claims), lines.concat()));
+    ui.print(format!(
+        "`kup down --provider aws --region {} --name {} --volumes delete` removes them.",
+        provider.aws.region, provider.aws.cluster
+    ));
+}
+
+/// How many calls were made, and how many of them could change something.
+pub(in crate::cli) fn calls(provider: &AwsProvider) -> serde_json::Value {
+    let (total, mutating) = provider.aws.calls.sums();
+    json!({ "total": total, "mutating": mutating })
+}

@@ -1,0 +1,160 @@
+//! `kup gc`: what is left of clusters that are no more.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Ui;
+use super::config_args::ConfigArgs;
+use super::nodes::table;
+use crate::aws::census::{self, Thing};
+use crate::aws::leftovers::{Volumes, is_claim};
+use crate::cluster::spec::ProviderKind;
+use crate::down::aws::Down;
+use crate::error::{Error, Kind, Result};
+use crate::provider::AwsProvider;
+use crate::up::infrastructure::{cost, counted, down};
+
+/// List what is left on AWS of clusters that have no machines any more, and what it costs
+///
+/// Looks at everything that carries kup's tags or paths in the account and region. A cluster that was only begun counts too: look before
+/// you delete.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Region; without it that of the config, of AWS_REGION or of the profile [env: KUP_REGION]
+    #[arg(long)]
+    region: Option<String>,
+    /// Profile of the AWS configuration; without it that of the config, of AWS_PROFILE, or the default one [env: KUP_PROFILE]
+    #[arg(long)]
+    profile: Option<String>,
+    /// Remove it
+    #[arg(long)]
+    delete: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// What becomes of the volumes that pods claimed; without it they are kept
+    #[arg(long, value_name = "WHAT")]
+    volumes: Option<Volumes>,
+}
+
+/// What is left of one cluster.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Left {
+    cluster: String,
+    things: Vec<Thing>,
+}
+
+/// Runs it.
+pub async fn run(args: Args, ui: &Ui) -> Result<()> {
+    let config = ConfigArgs {
+        region: args.region.clone(),
+        profile: args.profile.clone(),
+        provider: Some(ProviderKind::Aws),
+        ..ConfigArgs::default()
+    };
+    let provider = AwsProvider::connect(&config.load(&ui.report)?.cluster).await?;
+    ui.report.note(format!("AWS account {}", provider.identity()));
+    let left = leftovers(census::take(&provider.aws, None).await?);
+    if !ui.json {
+        show(&provider.aws.region, &left, ui);
+    }
+    if !args.delete || left.is_empty() {
+        return if ui.json { ui.result(&left) } else { Ok(()) };
+    }
+    let names: Vec<&str> = left.iter().map(|left| left.cluster.as_str()).collect();
+    let question =
+        format!("Remove what is left of {} in {}/{}?", names.join(", "), provider.aws.identity.account, provider.aws.region);
+    if !ui.confirm(question, args.yes).await? {
+        return Err(Error::new("nothing was removed").kind(Kind::Interrupted));
+    }
+    let volumes = args.volumes.unwrap_or(Volumes::Keep);
+    let mut failed: Option<Error> = None;
+    for one in &left {
+        let provider = provider.of_cluster(&one.cluster);
+        let command = std::env::args().collect::<Vec<_>>().join(" ");
+        let down = Down { volumes, command, break_lock: false };
+        // What can't be removed of one is no reason to leave the others.
+        match down.run(&provider, &ui.interrupt, &ui.report).await {
+            Ok(_) => ui.report.note(format!("nothing of {} is left", one.cluster)),
+            Err(error) => match &mut failed {
+                None => failed = Some(error),
+                Some(first) => first.why.push(error.to_string()),
+            },
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None if ui.json => ui.result(&left),
+        None => Ok(()),
+    }
+}
+
+/// Of clusters without machines and groups, all that there is.
+fn leftovers(things: Vec<Thing>) -> Vec<Left> {
+    let mut clusters: BTreeMap<String, Vec<Thing>> = BTreeMap::new();
+    for thing in things {
+        clusters.entry(thing.cluster.clone()).or_default().push(thing);
+    }
+    let lives = |things: &[Thing]| things.iter().any(|thing| matches!(thing.kind, "instance" | "auto scaling group"));
+    clusters.into_iter().filter(|(_, things)| !lives(things)).map(|(cluster, things)| Left { cluster, things }).collect()
+}
+
+fn show(region: &str, left: &[Left], ui: &Ui) {
+    if left.is_empty() {
+        ui.report.note(format!("nothing is left in {region} of clusters without machines"));
+        return;
+    }
+    let rows = left.iter().flat_map(|left| {
+        left.things.iter().map(|thing| {
+            let what = if is_claim(thing) { "volume of a claim" } else { thing.kind };
+            [
+                left.cluster.clone(),
+                what.to_owned(),
+                thing.id.clone(),
+                cost(region, std::slice::from_ref(thing)).trim_start_matches(", ").to_owned(),
+            ]
+        })
+    });
+    ui.print(table(["CLUSTER", "KIND", "ID", "COST"], rows));
+    for one in left {
+        ui.print(format!(
+            "\n{}: {}{}; `{}` removes it",
+            one.cluster,
+            counted(&one.things),
+            cost(region, &one.things),
+            down(region, &one.cluster)
+        ));
+    }
+    ui.print("\n`kup gc --delete` removes all of it.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::census::{Billed, Maker};
+
+    #[test]
+    fn clusters_with_machines_or_groups_are_no_leftovers() {
+        let thing = |cluster: &str, kind: &'static str| Thing {
+            cluster: cluster.into(),
+            kind,
+            id: "x".into(),
+            name: String::new(),
+            maker: Maker::Kup,
+            billed: Billed::No,
+            vpc: None,
+            tags: BTreeMap::new(),
+        };
+        let things = vec![
+            thing("a", "vpc"),
+            thing("a", "instance"),
+            thing("b", "auto scaling group"),
+            thing("c", "role"),
+            thing("c", "bucket"),
+        ];
+        let left = leftovers(things);
+        assert_eq!(left.iter().map(|l| (l.cluster.as_str(), l.things.len())).collect::<Vec<_>>(), [("c", 2)]);
+    }
+}

@@ -1,0 +1,131 @@
+//! `kup up` on AWS.
+
+use std::io::Write as _;
+
+use serde_json::json;
+
+use super::{Args, draw};
+use crate::cli::Ui;
+use crate::cli::config_args::ConfigArgs;
+use crate::cli::down::aws::calls;
+use crate::cli::plan;
+use crate::cli::target::only;
+use crate::cluster::{Cluster, Loaded};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::graph::Verb;
+use crate::provider::aws::{AwsPlan, AwsProvider};
+use crate::report::chain::{self, chain};
+use crate::report::tree::duration;
+use crate::times::{self, Work};
+use crate::up::Up;
+use crate::up::infrastructure::down;
+
+/// The wanted cluster, and the login for it.
+pub(super) async fn wanted(args: &ConfigArgs, mut loaded: Loaded, ui: &Ui) -> Result<(Cluster, AwsProvider)> {
+    let mut provider = AwsProvider::connect(&loaded.cluster).await?;
+    if loaded.file.is_some() {
+        return Ok((loaded.cluster, provider));
+    }
+    let mut args = args.clone();
+    if !loaded.is_set("name")
+        && let Some(name) = only(&provider.begun().await?)?
+    {
+        provider = provider.of_cluster(&name);
+        args.name = Some(name);
+        loaded = args.load(&ui.report)?;
+    }
+    let Some(kept) = provider.kept().await? else { return Ok((loaded.cluster, provider)) };
+    // As a file below the flags, as one that the user names would be.
+    let what = "the cluster's kept config could not be written to a temporary file";
+    let mut file = tempfile::Builder::new().prefix("kup-").suffix(".yaml").tempfile().context(what)?;
+    file.write_all(serde_yaml::to_string(&kept.cluster).context(what)?.as_bytes()).context(what)?;
+    args.file = Some(file.path().to_owned());
+    Ok((args.load(&ui.report)?.cluster, provider))
+}
+
+/// Plans, shows, asks, and makes what the plan says.
+pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> Result<()> {
+    let name = up.cluster.name.clone();
+    draw(args, &up.cluster, ui)?;
+    if !args.dry_run {
+        ui.report.run(&name, None);
+    }
+    ui.report.note(format!("AWS account {}", provider.identity()));
+    let span = ui.report.step("plan");
+    span.waiting("what stands already, and whether the rest can be made");
+    let plan = async {
+        let plan = provider.plan(&up.cluster, &up.replace).await?;
+        provider.preflight(&up.cluster, &plan, &ui.report).await?;
+        Ok(plan)
+    };
+    let plan = match plan.await {
+        Ok(plan) => plan,
+        Err(e) => return span.close(Err(e)),
+    };
+    span.done_with(sum(&plan).unwrap_or_else(|| "nothing to change".into()));
+    if args.dry_run {
+        return plan::show_aws(&plan, &up.cluster, false, ui);
+    }
+    let work = match plan.is_empty() {
+        true => Some(Work::Nothing),
+        false => plan.new.then_some(Work::All),
+    };
+    let (file, kind) = (times::path()?, work.map(|work| times::Kind::of(&up.cluster, work)));
+    if let Some(expected) = kind.as_ref().and_then(|kind| times::expected(&file, kind)) {
+        ui.report.run(&name, Some(expected));
+    }
+    if !plan.is_empty() {
+        if !ui.json {
+            ui.print(plan::view(&plan, &up.cluster)?.text());
+        }
+        let question = format!("Make this of cluster {name} in {}/{}?", provider.aws.identity.account, provider.aws.region);
+        let asked = if args.yes { None } else { Some(ui.report.step("your answer")) };
+        if !ui.confirm(question, args.yes).await? {
+            return Err(Error::new("nothing was changed").kind(Kind::Interrupted));
+        }
+        if let Some(span) = asked {
+            span.done_with("yes");
+        }
+    }
+    let changed = up.infrastructure(&provider, plan, &ui.interrupt, &ui.report).await?;
+    let record = ui.record()?;
+    let links = chain(&record, true);
+    if let Some(kind) = kind
+        && let Err(e) = times::remember(&file, kind, &record)
+    {
+        ui.report.warn(format!("how long this took can't be remembered: {}", e.why.first().unwrap_or(&e.what)));
+    }
+    if ui.json {
+        return ui.result(&json!({
+            "cluster": name, "stoppedAfter": "infrastructure", "changed": changed,
+            "account": provider.aws.identity.account, "region": provider.aws.region,
+            "calls": calls(&provider), "took": record.now, "chain": links,
+        }));
+    }
+    let word = if changed { "Everything that" } else { "As before, everything that" };
+    let head = format!(
+        "{word} cluster {name} needs on AWS stands in {}; Kubernetes is not started on its machines.",
+        provider.aws.region
+    );
+    let columns = ui.columns().map_or(usize::MAX, |c| c.saturating_sub(3));
+    let lines: String = chain::lines(&links, &format!("{name}-"), columns).iter().map(|l| format!("\n  {l}")).collect();
+    let next = format!(
+        "\n\nNext:\n  kup get clusters --provider aws --region {0}\n  {1}",
+        provider.aws.region,
+        down(&provider.aws.region, &name)
+    );
+    ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}{next}", duration(record.now)));
+    Ok(())
+}
+
+/// `31 to create, 1 to delete`; none if a plan changes nothing.
+fn sum(plan: &AwsPlan) -> Option<String> {
+    let verbs = [(Verb::Create, "create"), (Verb::Update, "update"), (Verb::Replace, "replace"), (Verb::Delete, "delete")];
+    let parts: Vec<String> = verbs
+        .into_iter()
+        .map(|(verb, word)| (plan.count(verb), word))
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, word)| format!("{n} to {word}"))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}

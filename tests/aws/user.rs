@@ -1,0 +1,143 @@
+//! An emulated account, and a user of it with directories of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::{Child, Command};
+
+use super::wire::Wire;
+use crate::support::Check;
+use crate::support::cluster::{KUP, Output, run};
+
+/// The region of tests.
+pub const REGION: &str = "us-west-2";
+
+/// Which emulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// LocalStack with the project's plugin.
+    LocalStack,
+    /// moto's own server.
+    Moto,
+}
+
+impl Backend {
+    fn as_str(self) -> &'static str {
+        match self {
+            Backend::LocalStack => "localstack",
+            Backend::Moto => "moto",
+        }
+    }
+}
+
+/// An emulator of this test's own. Dropping it, also by a panic, stops it.
+pub struct Account {
+    /// Which one.
+    pub backend: Backend,
+    /// Where it listens.
+    pub url: String,
+    /// The line to it.
+    pub wire: Wire,
+    port: u16,
+    home: tempfile::TempDir,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/aws-emulator")
+}
+
+impl Account {
+    /// Starts one on a free port.
+    pub async fn open(backend: Backend) -> Check<Account> {
+        let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let start = ["start", "--backend", backend.as_str(), "--port", &port.to_string()];
+        run(Command::new(script()).args(start), None).await?.ok("scripts/aws-emulator start")?;
+        let url = format!("http://127.0.0.1:{port}");
+        let home = tempfile::Builder::new().prefix("kup-test-aws").tempdir()?;
+        // From here on dropping it stops the emulator.
+        let wire = Wire::to(&url).await?;
+        Ok(Account { backend, url, wire, port, home })
+    }
+
+    /// What the user's programs see of the world.
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        let home = self.home.path();
+        let inside = |name: &str| home.join(name).to_string_lossy().into_owned();
+        vec![
+            ("HOME", inside("")),
+            ("XDG_STATE_HOME", inside("state")),
+            ("XDG_CACHE_HOME", inside("cache")),
+            ("KUBECONFIG", inside("kubeconfig")),
+            ("AWS_ENDPOINT_URL", self.wire.url.clone()),
+            ("AWS_REGION", REGION.into()),
+            ("AWS_ACCESS_KEY_ID", "test".into()),
+            ("AWS_SECRET_ACCESS_KEY", "test".into()),
+            ("AWS_EC2_METADATA_DISABLED", "true".into()),
+            ("KUP_CALLER_ADDRESS", "198.51.100.7".into()),
+        ]
+    }
+
+    /// kup as this user, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(KUP);
+        // Nothing of whoever runs the tests: neither their logins nor kube-up's variables.
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.args(args).envs(self.env()).current_dir(self.home.path());
+        command
+    }
+
+    /// Runs kup.
+    pub async fn kup(&self, args: &[&str]) -> Check<Output> {
+        run(&mut self.command(args), None).await
+    }
+
+    /// Runs kup with another variable or two.
+    pub async fn kup_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Check<Output> {
+        run(self.command(args).envs(variables.iter().copied()), None).await
+    }
+
+    /// Starts kup as the one whom the line kills.
+    pub fn start_victim(&self, args: &[&str]) -> Check<Child> {
+        let child =
+            self.command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+        self.wire.victim(child.id());
+        Ok(child)
+    }
+
+    /// All that is in the account, as the emulator's own listing tells, ids and times included.
+    pub async fn dump(&self) -> Check<Value> {
+        let text = run(Command::new(script()).args(["dump", "--port", &self.port.to_string()]), None).await?;
+        Ok(serde_json::from_str(&text.ok("scripts/aws-emulator dump")?)?)
+    }
+
+    /// The SDK's own configuration for this account, past the line.
+    pub async fn sdk(&self) -> aws_config::SdkConfig {
+        let login = aws_sdk_ec2::config::Credentials::new("test", "test", None, None, "test");
+        aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new(REGION))
+            .endpoint_url(&self.url)
+            .credentials_provider(login)
+            .load()
+            .await
+    }
+
+    /// EC2, past the line.
+    pub async fn ec2(&self) -> aws_sdk_ec2::Client {
+        aws_sdk_ec2::Client::new(&self.sdk().await)
+    }
+
+    /// IAM, past the line.
+    pub async fn iam(&self) -> aws_sdk_iam::Client {
+        aws_sdk_iam::Client::new(&self.sdk().await)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let stop = std::process::Command::new(script()).args(["stop", "--port", &self.port.to_string()]).output();
+        if let Err(e) = stop {
+            eprintln!("the emulator was not stopped: {e}");
+        }
+    }
+}
