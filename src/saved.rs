@@ -4,8 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use crate::cluster::Cluster;
 use crate::cluster::spec::ProviderKind;
+use crate::cluster::{Cluster, defaults};
 use crate::error::{Context, Error, Result};
 use crate::machine::ssh::LoginKey;
 use crate::pki::Pki;
@@ -29,7 +29,7 @@ pub fn save(id: &ClusterId, cluster: &Cluster) -> Result<()> {
 pub fn load(id: &ClusterId) -> Result<Option<Cluster>> {
     let path = config_path(id)?;
     match fs::read_to_string(&path) {
-        Ok(text) => serde_yaml::from_str(&text).map(Some).with_context(|| format!("{} is damaged", path.display())),
+        Ok(text) => defaults::kept(&text).map(Some).with_context(|| format!("{} is damaged", path.display())),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
     }

@@ -27,3 +27,42 @@ pub fn value() -> Result<Value> {
 pub fn cluster() -> Result<Cluster> {
     serde_path_to_error::deserialize(value()?).context("the defaults compiled into kup don't fit its config")
 }
+
+/// Reads a cluster's config that a kup kept. Fields that this kup has and that one had not are as by default.
+pub fn kept(text: &str) -> Result<Cluster> {
+    let what = "the config kept of the cluster can't be read";
+    let mut kept: Value = serde_yaml::from_str(text).context(what)?;
+    fill(&mut kept, &value()?);
+    serde_path_to_error::deserialize(kept).context(what)
+}
+
+/// Adds to a block what only the other one has, and so in the blocks below.
+fn fill(block: &mut Value, defaults: &Value) {
+    let (Some(block), Some(defaults)) = (block.as_mapping_mut(), defaults.as_mapping()) else { return };
+    for (key, default) in defaults {
+        match block.get_mut(key) {
+            Some(inner) => fill(inner, default),
+            None => drop(block.insert(key.clone(), default.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a kup without the AWS provider kept is read, and what it says stands.
+    #[test]
+    fn fields_newer_than_a_kept_config_are_as_by_default() {
+        let mut old: Value = serde_yaml::to_value(cluster().unwrap()).unwrap();
+        let fields = old.as_mapping_mut().unwrap();
+        fields.remove("aws").unwrap();
+        fields.get_mut("addons").unwrap().as_mapping_mut().unwrap().clear();
+        fields.insert("name".into(), "older".into());
+        let read = kept(&serde_yaml::to_string(&old).unwrap()).unwrap();
+        assert_eq!(read, Cluster { name: "older".into(), ..cluster().unwrap() });
+        assert!(kept("name: [").is_err());
+        let error = kept("masters: {count: many}").unwrap_err();
+        assert!(format!("{error:?}").contains("masters.count"), "{error:?}");
+    }
+}

@@ -43,15 +43,12 @@ pub struct Cluster {
     /// Address ranges inside the cluster.
     pub network: Network,
     /// What runs on the cluster beside Kubernetes itself.
-    #[serde(default = "Addons::defaults")]
     pub addons: Addons,
-    /// Settings of the AWS provider; a cluster that a kup without them saved has the defaults.
-    #[serde(default = "Aws::defaults")]
+    /// Settings of the AWS provider.
     pub aws: Aws,
     /// Settings of the local provider.
     pub local: Local,
     /// Registries that images are pulled from, by host (and port) as images' names begin with it.
-    #[serde(default)]
     #[schemars(extend("propertyNames" = { "title": "host" }))]
     pub registries: BTreeMap<String, Registry>,
 }

@@ -9,7 +9,7 @@ use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Fault};
 use crate::aws::layout::{Image, Surroundings};
 use crate::aws::permissions::{Need, Scope, implied, need};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, defaults};
 use crate::error::{Context as _, Result};
 
 /// What keeping it calls.
@@ -53,8 +53,8 @@ pub async fn load(aws: &Aws) -> Result<Option<Kept>> {
         Err(failure) => return Err(failure.error(what())),
     };
     let metadata = object.metadata.clone().unwrap_or_default();
-    let bytes = object.body.collect().await.with_context(what)?.into_bytes();
-    let cluster = serde_yaml::from_slice(&bytes).with_context(what)?;
+    let bytes = object.body.collect().await.with_context(what)?.to_vec();
+    let cluster = defaults::kept(&String::from_utf8(bytes).with_context(what)?).with_context(what)?;
     let words = |key: &str| {
         let text = metadata.get(key).map(String::as_str).unwrap_or_default();
         text.split(',').filter(|word| !word.is_empty()).map(str::to_owned)

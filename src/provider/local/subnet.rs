@@ -117,14 +117,11 @@ mod tests {
     use super::*;
 
     fn cluster(subnet: Subnet, pods: &str, services: &str) -> Result<Cluster> {
-        let json = serde_json::json!({
-            "apiVersion": "kup.dev/v1alpha1", "kind": "Cluster", "name": "c", "provider": "local",
-            "kubernetes": { "version": "1.37.1", "serviceNodePortRange": "30000-32767", "maxPods": 110 },
-            "masters": { "count": 1 }, "minions": { "count": 1 },
-            "network": { "pods": pods, "services": services, "dns": "10.0.0.10", "domain": "cluster.local" },
-            "local": { "engine": "auto", "subnet": String::from(subnet), "image": null, "bundle": "mount", "sshKey": null },
-        });
-        serde_json::from_value(json).context("bad test")
+        let mut cluster = crate::cluster::defaults::cluster()?;
+        cluster.local.subnet = subnet;
+        cluster.network.pods = pods.parse().context("bad test")?;
+        cluster.network.services = services.parse().context("bad test")?;
+        Ok(cluster)
     }
 
     fn held(range: &str) -> Result<Taken> {
