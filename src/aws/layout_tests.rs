@@ -145,12 +145,15 @@ fn in_a_given_vpc_nothing_of_the_network_is_made() {
 
 #[test]
 fn what_can_not_be_is_refused_with_the_field_to_change() {
-    let many = "network: {pods: 10.100.0.0/16}\naws: {groups: {a: {count: 1, max: 200}, b: {count: 1, max: 54}}}";
+    let many = "network: {pods: 10.100.0.0/16}\naws: {zones: [us-west-2a, us-west-2b], groups: {a: {count: 1, max: 200}, b: {count: 1, max: 54}}}";
     let error = refused(many, &["a"]);
     assert_eq!(error.what, "there may be 255 machines, but the subnets have addresses for 251");
-    assert!(error.why[0].contains("1 masters, up to 200 of the group a, up to 54 of the group b"), "{error}");
+    assert!(error.why[0].contains("1 master, up to 200 of the group a, up to 54 of the group b"), "{error}");
     assert!(layout(&of(many), &around(&["a", "b"])).is_ok());
-    let error = refused("network: {pods: 10.100.0.0/20}\naws: {groups: {a: {count: 1, max: 16}}}", &["a"]);
+    // What the loader refuses too, for clusters that came another way.
+    let mut cluster = of("network: {pods: 10.100.0.0/16}\naws: {groups: {a: {count: 1, max: 16}}}");
+    cluster.network.pods = "10.100.0.0/20".parse().unwrap();
+    let error = layout(&cluster, &around(&["a"])).err().unwrap();
     assert_eq!(error.what, "there may be 17 nodes, but 10.100.0.0/20 has ranges for the pods of 16");
     let error = refused("aws: {vpc: {cidr: 10.9.0.0/22}}", &["a", "b", "c"]);
     assert_eq!(error.what, "10.9.0.0/22 has no room for 3 zones");

@@ -220,16 +220,22 @@ fn of_route(subnet: &str, vpc: &str, tables: &[RouteTable]) -> Option<Problem> {
     };
     let id = table.route_table_id().unwrap_or("its route table");
     let whose = if own.is_some() { "the route table" } else { "the VPC's main route table" };
-    let fix = format!(
-        "`aws ec2 create-route --route-table-id {id} --destination-cidr-block 0.0.0.0/0 --gateway-id igw-…`, or name a public subnet"
-    );
+    let by = |call: &str| {
+        format!(
+            "`aws ec2 {call} --route-table-id {id} --destination-cidr-block 0.0.0.0/0 --gateway-id igw-…`, or name a public subnet"
+        )
+    };
     let route = table.routes().iter().find(|route| route.destination_cidr_block() == Some("0.0.0.0/0"));
-    let problem = match route {
-        None => format!("the subnet {subnet} has no way to the internet: {whose} {id} has no route 0.0.0.0/0"),
+    let (problem, fix) = match route {
+        None => {
+            let what = format!("the subnet {subnet} has no way to the internet: {whose} {id} has no route 0.0.0.0/0");
+            (what, by("create-route"))
+        }
         Some(route) if route.state() == Some(&RouteState::Blackhole) => {
-            format!(
+            let what = format!(
                 "the subnet {subnet} has no way to the internet: the route 0.0.0.0/0 of {whose} {id} leads to something that is gone"
-            )
+            );
+            (what, by("replace-route"))
         }
         Some(route) if route.gateway_id().is_some_and(|gateway| gateway.starts_with("igw-")) => return None,
         Some(route) => {
@@ -241,9 +247,11 @@ fn of_route(subnet: &str, vpc: &str, tables: &[RouteTable]) -> Option<Problem> {
                 route.instance_id(),
             ];
             let to = to.into_iter().flatten().next().unwrap_or("something else");
-            format!(
+            let what = format!(
                 "the subnet {subnet} is private: the route 0.0.0.0/0 of {whose} {id} leads to {to}, not to an internet gateway"
-            )
+            );
+            // Other machines there may live by that route: it isn't ours to turn.
+            (what, "name a public subnet in aws.vpc.subnets: one whose route 0.0.0.0/0 leads to an internet gateway".to_owned())
         }
     };
     Some(Problem::new(problem, fix))
