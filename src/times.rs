@@ -16,7 +16,7 @@ use crate::cluster::spec::ProviderKind;
 use crate::error::{Context, Result};
 use crate::report::display::Record;
 use crate::report::event::{Expected, Seconds};
-use crate::report::tree::State;
+use crate::report::tree::{Node, State};
 use crate::state::{private_dir, state_dir, write_atomic};
 
 /// Runs of one kind that are kept: few, so that a machine that got faster is believed soon.
@@ -26,7 +26,9 @@ const KINDS: usize = 40;
 /// What is read of the file at most: several times what the above can fill.
 const BYTES: u64 = 1 << 20;
 /// Steps of `up` itself and of the provider that every run has. Others, like the building of a bundle, depend on what was there.
-const USUAL: [&str; 6] = ["plan", "host", "certificates", "machines found", "machines", "kubeconfig"];
+const USUAL: [&str; 7] = ["plan", "host", "lock", "certificates", "machines found", "machines", "kubeconfig"];
+/// What the spans below a step are that makes things of one kind on AWS, all of which count.
+const RESOURCE: &str = "resource";
 
 /// Which runs can be compared with each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,9 +119,9 @@ pub fn remember(file: &Path, kind: Kind, record: &Record) -> Result<()> {
 
 /// What a run was like, without steps that not every run has, and without the time when there were only those.
 fn run(record: &Record) -> Run {
-    let usual = |title: &str| USUAL.contains(&title) || STEPS.iter().any(|s| s.title == title);
+    let usual = |n: &Node| USUAL.contains(&n.title.as_str()) || n.of == RESOURCE || STEPS.iter().any(|s| s.title == n.title);
     let tree = &record.tree;
-    let steps = tree.steps().map(|i| &tree.nodes[i]).filter(|n| usual(&n.title) && matches!(n.state, State::Done(_)));
+    let steps = tree.steps().map(|i| &tree.nodes[i]).filter(|n| usual(n) && matches!(n.state, State::Done(_)));
     Run {
         total: rounded(record.now - tree.beside(usual, record.now)),
         steps: steps.map(|n| (n.title.clone(), rounded(n.elapsed(record.now)))).collect(),
@@ -198,6 +200,20 @@ mod tests {
         assert_eq!(expected(&file, &kind(2, Work::All)), None);
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+    }
+
+    #[test]
+    fn what_is_made_on_aws_counts_and_the_time_for_an_answer_does_not() {
+        let mut record = Record::default();
+        for (id, (title, of, took)) in (1..).zip([("plan", "", 0.5), ("your answer", "", 60.0), ("vpc", "resource", 2.0)]) {
+            let at = Seconds(record.now);
+            record.now += took;
+            let (title, after) = (title.to_owned(), Seconds(record.now));
+            record.tree.apply(&Event::Started { id, parent: None, title, of, released_by: None, at }, 0.0);
+            record.tree.apply(&Event::Done { id, result: None, took: Seconds(took), at: after }, 0.0);
+        }
+        let run = run(&record);
+        assert_eq!((run.total.0, run.steps.len()), (2.5, 2), "{:?}", run.steps);
     }
 
     #[test]

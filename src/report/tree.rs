@@ -237,13 +237,13 @@ impl Tree {
     /// How long the whole run should take by what is known now, in seconds: as before, and what it did beyond that so far.
     pub fn expected_total(&self, now: f64) -> Option<f64> {
         let expected = self.expected.as_ref()?;
-        Some(expected.total.0 + self.beside(|title| expected.steps.contains_key(title), now))
+        Some(expected.total.0 + self.beside(|node| expected.steps.contains_key(&node.title), now))
     }
 
     /// The seconds in which steps were under way that `usual` doesn't know. Two at once count once.
-    pub fn beside(&self, usual: impl Fn(&str) -> bool, now: f64) -> f64 {
+    pub fn beside(&self, usual: impl Fn(&Node) -> bool, now: f64) -> f64 {
         // Steps are in order of start.
-        let unusual = self.steps().map(|i| &self.nodes[i]).filter(|n| !usual(&n.title));
+        let unusual = self.steps().map(|i| &self.nodes[i]).filter(|n| !usual(n));
         let (mut sum, mut until) = (0.0, 0.0);
         for node in unusual {
             sum += (node.end(now) - node.begun.max(until)).max(0.0);
