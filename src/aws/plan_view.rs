@@ -79,6 +79,31 @@ pub struct Sum {
     words: String,
 }
 
+/// The fewest columns that what a thing is like is written in, however narrow the screen.
+const NARROWEST: usize = 24;
+
+/// A text in lines of at most `room` columns, where its words allow it; at least one line.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += length;
+        }
+    }
+    lines
+}
+
 /// To a ten-thousandth of a cent: sums of floats have longer tails than anybody is charged for.
 fn rounded(usd: f64) -> f64 {
     (usd * 1e6).round() / 1e6
@@ -106,7 +131,10 @@ impl View {
                 cost,
             });
         }
-        let words = sum.words();
+        let words = match sum.per_hour <= 0.0 && !sum.unknown.is_empty() {
+            true => "has an unknown price".to_owned(),
+            false => format!("costs {}", sum.words()),
+        };
         let cost = Sum {
             per_hour: rounded(sum.per_hour),
             per_month: (sum.per_month() * 100.0).round() / 100.0,
@@ -132,23 +160,35 @@ impl View {
         if parts.is_empty() { "Nothing to change".to_owned() } else { parts.join(", ") }
     }
 
-    /// As people read it.
-    pub fn text(&self) -> String {
+    /// As people read it, on a screen of that many columns; what a plan keeps is only counted unless `kept`.
+    pub fn text(&self, columns: Option<usize>, kept: bool) -> String {
         let mut text = String::new();
-        let rows: Vec<(&str, [String; 5])> = self.actions.iter().map(|line| (area(line.kind), line.cells())).collect();
+        let shown = self.actions.iter().filter(|line| kept || line.verb != Verb::Keep);
+        let rows: Vec<(&str, [String; 5])> = shown.map(|line| (area(line.kind), line.cells())).collect();
         let width = |column: usize| rows.iter().map(|(_, cells)| cells[column].chars().count()).max().unwrap_or_default();
-        let widths: [usize; 5] = std::array::from_fn(width);
+        let widths: [usize; 4] = std::array::from_fn(width);
+        // Two spaces before each column; what things are like comes last, since it may be long.
+        let before = widths.iter().map(|width| width + 2).sum::<usize>() + 2;
+        let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(before).max(NARROWEST));
         for (title, _) in AREAS.iter().chain(&[("Else", &[][..])]) {
             let mut rows = rows.iter().filter(|(area, _)| area == title).map(|(_, cells)| cells).peekable();
             if rows.peek().is_some() {
                 let _ = writeln!(text, "{title}");
             }
-            for cells in rows {
-                let line: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-                let _ = writeln!(text, "  {}", line.join("  ").trim_end());
+            for [first @ .., detail] in rows {
+                let first: Vec<String> = first.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+                let mut head = format!("  {}  ", first.join("  "));
+                for line in wrapped(detail, room) {
+                    let _ = writeln!(text, "{}", format!("{head}{line}").trim_end());
+                    head = " ".repeat(before);
+                }
             }
         }
-        let _ = write!(text, "\n{}; the cluster costs {}", self.counts(), self.cost.words);
+        let keeps = self.actions.iter().filter(|line| line.verb == Verb::Keep).count();
+        if !kept && keeps > 0 {
+            let _ = writeln!(text, "{keeps} more {} as wanted", if keeps == 1 { "is" } else { "are" });
+        }
+        let _ = write!(text, "\n{}; the cluster {}", self.counts(), self.cost.words);
         let dated = self.cost.as_of.as_ref().map(|date| format!(" (list prices of {} from {date} on)", self.cost.region));
         let _ = writeln!(text, "{}.", dated.unwrap_or_default());
         if !self.cost.unknown.is_empty() {
@@ -162,7 +202,7 @@ impl View {
 }
 
 impl Line {
-    /// Verb, kind, name, what it is like and why, and its cost.
+    /// Verb, kind, name, its cost, and what it is like and why.
     fn cells(&self) -> [String; 5] {
         let reason = if self.verb == Verb::Create { "" } else { &self.reason };
         let parts =
@@ -174,7 +214,7 @@ impl Line {
             (false, true) => String::new(),
             (false, false) => "unknown".to_owned(),
         };
-        [word(self.verb).to_owned(), self.kind.to_owned(), self.name.clone(), detail.join("; "), cost]
+        [word(self.verb).to_owned(), self.kind.to_owned(), self.name.clone(), cost, detail.join("; ")]
     }
 }
 

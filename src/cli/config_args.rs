@@ -1,6 +1,8 @@
 //! The flags that stand for the config: which file, and what wins over it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::cluster::{Loaded, Overrides, Source, load};
@@ -63,10 +65,16 @@ impl ConfigArgs {
     /// Loads the config, and says so if a file was used that nobody named.
     pub fn load(&self, report: &Report) -> Result<Loaded> {
         let loaded = load(self.source())?;
-        if let (true, Some(file)) = (loaded.implicit, &loaded.file) {
-            report.note(format!("using {} of this directory", file.display()));
+        let using = loaded.file.as_ref().filter(|_| loaded.implicit);
+        let using = using.map(|file| format!("using {} of this directory", file.display()));
+        // A command may read the config several times.
+        static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+        for note in using.iter().chain(&loaded.notes) {
+            if said.insert(note.clone()) {
+                report.note(note);
+            }
         }
-        loaded.notes.iter().for_each(|note| report.note(note));
         Ok(loaded)
     }
 }

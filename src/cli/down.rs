@@ -36,7 +36,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         Some(Which::Aws(provider)) => aws::run(&args, provider, ui).await,
         None if ui.json => ui.result(&json!({ "removed": null })),
         None => {
-            ui.print("There is no cluster.");
+            ui.print(args.target.nowhere(&ui.report)?);
             Ok(())
         }
     }

@@ -116,7 +116,8 @@ async fn clusters(local: &LocalProvider, only: Option<ProviderKind>, config: &Co
         return ui.result(&rows);
     }
     if rows.is_empty() {
-        ui.report.note("there is no cluster; kup up makes one");
+        let aws = if cluster.is_none() && only.is_none() { "; `--provider aws` lists those on AWS" } else { "" };
+        ui.report.note(format!("there is no cluster{aws}; `kup up` makes one"));
         return Ok(());
     }
     let rows = rows.into_iter().map(|c| {

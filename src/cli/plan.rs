@@ -71,10 +71,11 @@ pub(super) fn show_aws(plan: &AwsPlan, cluster: &Cluster, detailed: bool, ui: &U
     if ui.json {
         ui.result(&view)?;
     } else {
-        ui.print(view.text());
+        ui.print(view.text(ui.columns(), true));
     }
     if detailed && !view.is_empty() {
-        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint("kup up makes them"));
+        let hint = format!("`kup up --provider aws --name {}` makes them", cluster.name);
+        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint(hint));
     }
     Ok(())
 }

@@ -85,6 +85,14 @@ impl TargetArgs {
         }
     }
 
+    /// What to say when [`TargetArgs::which`] found none.
+    pub fn nowhere(&self, report: &Report) -> Result<String> {
+        Ok(match self.load(report)?.cluster.provider {
+            ProviderKind::Local => "There is no cluster on this machine; `--provider aws` looks on AWS.".to_owned(),
+            ProviderKind::Aws => "There is no cluster of kup's in this account and region.".to_owned(),
+        })
+    }
+
     async fn local(&self, loaded: Loaded, named: bool) -> Result<Option<Target>> {
         let provider = LocalProvider::new(loaded.cluster.local.engine);
         let name = match named {

@@ -25,7 +25,7 @@ mod local;
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Do not ask before something is removed
+    /// Do not ask before something is removed, nor on AWS before something is made
     #[arg(short, long)]
     yes: bool,
     /// Only say what would be done, as `kup plan` does
@@ -34,7 +34,7 @@ pub struct Args {
     /// Stop after this step
     #[arg(long, value_name = "STEP", value_parser = steps())]
     until: Option<String>,
-    /// Make this machine anew, with an empty disk: for one that is silent or broken; can be given several times
+    /// Make this machine anew, with an empty disk (on AWS a master keeps its address and etcd's volume): for one that is silent or broken; can be given several times
     ///
     /// On AWS also KIND/NAME, as `kup plan` names things: what can't be changed in place is then removed and made again.
     #[arg(long, value_name = "MACHINE")]

@@ -58,15 +58,19 @@ async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Resul
     let volumes = volumes(args, &seen, ui).await?;
     let count = |kind: &str| seen.entries.iter().filter(|entry| entry.address.kind == kind).count();
     let question = format!(
-        "Remove cluster {name} in {place}: {} masters, {} groups of minions, {} things in all, and all that is on them?",
-        count("instance"),
-        count("auto scaling group"),
+        "Remove cluster {name} in {place}: {}, {}, {} things in all, and all that is on them?",
+        counted(count("instance"), "master", "masters"),
+        counted(count("auto scaling group"), "group of minions", "groups of minions"),
         seen.count(volumes)
     );
     match ui.confirm(question, false).await? {
         true => Ok(Some(volumes)),
         false => Err(Error::new("nothing was removed").kind(Kind::Interrupted)),
     }
+}
+
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// What becomes of claimed volumes: as was said, else as is answered on a terminal, else they are kept.

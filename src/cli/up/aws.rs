@@ -76,7 +76,7 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     }
     if !plan.is_empty() {
         if !ui.json {
-            ui.print(plan::view(&plan, &up.cluster)?.text());
+            ui.print(plan::view(&plan, &up.cluster)?.text(ui.columns(), false));
         }
         let question = format!("Make this of cluster {name} in {}/{}?", provider.aws.identity.account, provider.aws.region);
         let asked = if args.yes { None } else { Some(ui.report.step("your answer")) };
