@@ -11,6 +11,10 @@ mod support;
 mod bad_days;
 #[path = "aws/foreign.rs"]
 mod foreign;
+#[path = "aws/leftovers.rs"]
+mod leftovers;
+#[path = "aws/policy.rs"]
+mod policy;
 #[path = "aws/story.rs"]
 mod story;
 #[path = "aws/user.rs"]
@@ -21,32 +25,62 @@ mod wire;
 use support::Check;
 use user::{Account, Backend};
 
-/// One test for each emulator.
-macro_rules! on_both {
-    ($($module:ident::$test:ident),+ $(,)?) => {
-        mod localstack {
+/// Tests on one emulator: those that always run, and long ones.
+macro_rules! on {
+    ($name:ident, $backend:ident, [$($module:ident::$test:ident),* $(,)?], long [$($long_module:ident::$long:ident),* $(,)?] $(,)?) => {
+        mod $name {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() -> Check {
-                $module::$test(Account::open(Backend::LocalStack).await?).await
-            })+
-        }
-        mod moto {
-            use super::*;
+                $module::$test(Account::open(Backend::$backend).await?).await
+            })*
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() -> Check {
-                $module::$test(Account::open(Backend::Moto).await?).await
-            })+
+            #[ignore = "long: minutes of calls to an emulator"]
+            async fn $long() -> Check {
+                $long_module::$long(Account::open(Backend::$backend).await?).await
+            })*
         }
     };
 }
 
-on_both!(
-    story::a_cluster_is_built_changed_and_removed,
-    story::killed_at_ten_calls_it_goes_on,
-    story::of_two_at_once_the_second_is_refused,
-    story::three_masters_over_three_zones,
-    foreign::what_others_made_stays,
-    foreign::an_existing_vpc_is_used_and_left_as_it_was,
-    bad_days::each_is_told_with_cause_and_next_command,
+// LocalStack knows most of AWS, and serves one call at a time.
+on!(
+    localstack,
+    LocalStack,
+    [
+        story::a_cluster_is_built_changed_and_removed,
+        story::three_masters_over_three_zones,
+        foreign::an_existing_vpc_is_used_and_left_as_it_was,
+        bad_days::each_is_told_with_cause_and_next_command,
+    ],
+    long [
+        story::killed_at_ten_calls_it_goes_on,
+        story::of_two_at_once_the_second_is_refused,
+        foreign::what_others_made_stays,
+        leftovers::what_kubernetes_made_goes_too,
+        leftovers::one_name_in_two_regions_is_two_clusters,
+        leftovers::a_lock_is_broken_on_demand_only,
+    ],
+);
+
+on!(
+    moto,
+    Moto,
+    [
+        story::a_cluster_is_built_changed_and_removed,
+        story::killed_at_ten_calls_it_goes_on,
+        story::of_two_at_once_the_second_is_refused,
+        foreign::what_others_made_stays,
+        foreign::a_name_that_is_taken_is_not_taken_over,
+        foreign::an_existing_vpc_is_used_and_left_as_it_was,
+        leftovers::what_kubernetes_made_goes_too,
+        leftovers::one_name_in_two_regions_is_two_clusters,
+        leftovers::a_lock_is_broken_on_demand_only,
+        policy::it_is_enough_where_iam_is_enforced,
+    ],
+    long [
+        story::three_masters_over_three_zones,
+        bad_days::each_is_told_with_cause_and_next_command,
+        policy::each_action_taken_away_is_named,
+    ],
 );

@@ -76,6 +76,7 @@ fn aws(cluster: &str) -> Aws {
         quotas: client!(aws_sdk_servicequotas),
         calls: Calls::default(),
         watch: Watch::default(),
+        stuck: std::sync::Arc::default(),
         s3_endpoint: None,
         region: REGION.into(),
         identity: Identity { account: "123456789012".into(), arn, partition: "aws".into() },
@@ -96,7 +97,7 @@ fn computed(scenario: &str) -> BTreeMap<String, String> {
     let view = View::of(&plan, &cluster, &around, None).unwrap();
     let whose = Whose::of(&aws);
     let mut files = BTreeMap::from([
-        ("plan.txt".to_owned(), view.text() + "\n"),
+        ("plan.txt".to_owned(), view.text(Some(120), true) + "\n"),
         ("plan.json".to_owned(), pretty(&view)),
         ("policy.json".to_owned(), pretty(&policy(&whose, &permissions::kinds(&cluster)))),
     ]);
@@ -170,5 +171,8 @@ fn a_plan_by_hand_costs_what_it_costs() {
     let view = View::of(&plan, &cluster, &around, None).unwrap();
     let hour = 0.0416 + 4.0 * 0.0208 + 5.0 * 0.005 + (20.0 + 20.0 + 4.0 * 32.0) * 0.08 / 730.0;
     assert!((view.cost.per_hour - hour).abs() < 1e-6, "{} is not {hour}", view.cost.per_hour);
-    assert!(view.text().contains("about $0.168 an hour, $122.79 a month"), "{}", view.text());
+    let text = view.text(Some(80), true);
+    assert!(text.contains("costs about $0.168 an hour, $122.79 a month"), "{text}");
+    // Narrow screens have whole tables too: only single words are longer.
+    assert!(text.lines().take_while(|line| !line.is_empty()).all(|line| line.chars().count() <= 90), "{text}");
 }

@@ -112,7 +112,10 @@ fn without_a_cluster_each_says_so() {
     for line in ALL {
         assert_eq!(world.kup(line), "error: there is no cluster\n  next: kup up makes one\nexit 1", "{line}");
     }
-    assert_eq!(world.kup("get clusters"), "note    there is no cluster; kup up makes one\nexit 0");
+    assert_eq!(
+        world.kup("get clusters"),
+        "note    there is no cluster; `--provider aws` lists those on AWS; `kup up` makes one\nexit 0"
+    );
     assert_eq!(world.kup("get clusters -o json"), "[]\nexit 0");
     assert!(!world.path("state").exists(), "looking makes nothing");
 }

@@ -1,9 +1,12 @@
 //! One client per service, all of one configuration, and whose cluster they work for.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -32,6 +35,9 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long something may be in the way of a removal: a network interface of a load balancer was seen to take minutes to go.
 const BLOCKED: Duration = Duration::from_secs(300);
+
+/// The same once something was in the way for all that time: what stands before it in a removal waits in vain, as a rule.
+const BLOCKED_AGAIN: Duration = Duration::from_secs(15);
 
 /// The calls that were made, by `service:Operation` as IAM names services, with how often.
 #[derive(Debug, Clone, Default)]
@@ -123,6 +129,8 @@ pub struct Aws {
     pub identity: Identity,
     /// The cluster's name.
     pub cluster: String,
+    /// Whether something was in the way of a removal until patience ended.
+    pub stuck: Arc<AtomicBool>,
 }
 
 /// Who calls.
@@ -159,18 +167,25 @@ impl Aws {
         }
         if let Some(profile) = &login.profile {
             loader = loader.profile_name(profile);
+            // Keys in the environment would come first, and be another account's perhaps; whoever names a profile means it.
+            let mut around = ProviderConfig::default();
+            if let Some(region) = &login.region {
+                around = around.with_region(Some(Region::new(region.clone())));
+            }
+            loader = loader
+                .credentials_provider(ProfileFileCredentialsProvider::builder().configure(&around).profile_name(profile).build());
         }
         let config = loader.load().await;
-        let Some(region) = config.region().map(ToString::to_string) else {
+        let Some(region) = config.region().map(ToString::to_string).filter(|region| !region.is_empty()) else {
             return Err(Error::usage("no AWS region is set")
                 .why("neither the config, nor the environment, nor the profile names one")
                 .hint("write aws.region into the config, or give --set aws.region=us-west-2")
                 .hint("or `export AWS_REGION=us-west-2`, or `aws configure set region us-west-2`"));
         };
-        Self::with(&config, region, cluster).await
+        Self::with(&config, region, cluster, login.profile.as_deref()).await
     }
 
-    async fn with(config: &SdkConfig, region: String, cluster: &str) -> Result<Aws> {
+    async fn with(config: &SdkConfig, region: String, cluster: &str, profile: Option<&str>) -> Result<Aws> {
         let calls = Calls::default();
         macro_rules! client {
             ($service:ident) => {
@@ -189,7 +204,7 @@ impl Aws {
             .config_override(soon)
             .send()
             .await
-            .map_err(|e| fault::login("AWS does not say who we are", e))?;
+            .map_err(|e| fault::login("AWS does not say who we are", profile, e))?;
         let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
             return Err(Error::new("AWS does not say who we are").why("the answer names no account").kind(Kind::Credentials));
         };
@@ -209,6 +224,7 @@ impl Aws {
             region,
             identity: Identity { account, arn, partition },
             cluster: cluster.to_owned(),
+            stuck: Arc::default(),
         })
     }
 
@@ -216,7 +232,7 @@ impl Aws {
     /// itself about what is new. Other failures end it at once.
     ///
     /// # Errors
-    /// After [`BLOCKED`] the last failure, with AWS's own words about what is in the way.
+    /// After [`BLOCKED`] the last failure, with AWS's own words about what is in the way; sooner if that happened before.
     pub async fn until_unblocked<T, F>(&self, what: &str, work: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, Failure>>,
@@ -224,17 +240,22 @@ impl Aws {
         let patience = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(250))
             .with_max_delay(Duration::from_secs(5))
-            .with_total_delay(Some(BLOCKED))
+            .with_total_delay(Some(if self.stuck.load(Ordering::Relaxed) { BLOCKED_AGAIN } else { BLOCKED }))
             .without_max_times()
             .with_jitter();
         let passes = |failure: &Failure| matches!(failure.fault, Fault::Blocked | Fault::NotYet);
-        work.retry(patience).when(passes).await.map_err(|failure| failure.error(what))
+        work.retry(patience).when(passes).await.map_err(|failure| {
+            if failure.fault == Fault::Blocked {
+                self.stuck.store(true, Ordering::Relaxed);
+            }
+            failure.error(what)
+        })
     }
 
     /// The same login, for another cluster.
     #[must_use]
     pub fn of(&self, cluster: &str) -> Aws {
-        Aws { cluster: cluster.to_owned(), watch: Watch::default(), ..self.clone() }
+        Aws { cluster: cluster.to_owned(), watch: Watch::default(), stuck: Arc::default(), ..self.clone() }
     }
 
     /// The path below which everything of this cluster stands in IAM, which knows no regions: `/kup/us-west-2/kubernetes/`.

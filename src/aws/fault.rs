@@ -3,6 +3,7 @@
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 
+use super::permissions;
 use crate::error::{Error, Kind, Result};
 
 /// What an error means for the caller.
@@ -181,6 +182,8 @@ pub struct Failure {
     pub message: String,
     /// By which AWS's support finds the call.
     pub request: Option<String>,
+    /// Which call it was, as IAM names services: `ec2:CreateVpc`; none if it is not known.
+    pub call: Option<String>,
 }
 
 impl Failure {
@@ -190,20 +193,21 @@ impl Failure {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug,
     {
+        let call = call_of(std::any::type_name::<E>());
         match &error {
             SdkError::ServiceError(service) => {
                 let metadata = service.err().meta();
                 let code = metadata.code().unwrap_or_default().to_owned();
                 let message = metadata.message().map_or_else(|| service.err().to_string(), str::to_owned);
                 let request = metadata.extra("aws_request_id").map(str::to_owned);
-                Failure { fault: Fault::of(metadata), code, message, request }
+                Failure { fault: Fault::of(metadata), code, message, request, call }
             }
             _ => {
                 let message = chain(&error);
                 let login = ["credential", "SSO", "Token", "token"].iter().any(|word| message.contains(word))
                     && !matches!(error, SdkError::DispatchFailure(ref e) if e.is_io() || e.is_timeout());
                 let fault = if login { Fault::Login } else { Fault::Network };
-                Failure { fault, code: String::new(), message, request: None }
+                Failure { fault, code: String::new(), message, request: None, call }
             }
         }
     }
@@ -235,11 +239,13 @@ impl Failure {
                 .hint("AWS takes no call that is more than five minutes off: set this machine's clock; `timedatectl` shows what it says"),
             Fault::Login => error
                 .kind(Kind::Credentials)
-                .hint("`aws sts get-caller-identity` shows what your credentials are worth")
-                .hint("`aws sso login` (with --profile, if you use one) renews a login of IAM Identity Center; `aws configure` sets keys"),
+                .hint("`aws sts get-caller-identity` shows what your credentials are worth (with the same --profile, if you use one)")
+                .hint("`aws sso login` (with --profile likewise) renews a login of IAM Identity Center; `aws configure` sets keys"),
             Fault::Denied => {
                 let error = error.kind(Kind::Credentials);
-                let error = match denied(&self.message) {
+                // EC2 often keeps to itself what was denied; the call tells.
+                let action = self.call.as_deref().map(|call| permissions::action_of(call).unwrap_or(call));
+                let error = match denied(&self.message).or(action.map(|action| (action, "*"))) {
                     Some((action, resource)) => error.hint(format!(
                         r#"have this added to a policy of yours: {{"Effect": "Allow", "Action": "{action}", "Resource": "{resource}"}}"#
                     )),
@@ -254,6 +260,16 @@ impl Failure {
             _ => error,
         }
     }
+}
+
+/// The call whose error has this name in the SDK: `aws_sdk_ec2::operation::create_vpc::CreateVpcError` is one of `ec2:CreateVpc`.
+fn call_of(error: &str) -> Option<String> {
+    let service = match error.split("::").next()?.strip_prefix("aws_sdk_")? {
+        "elasticloadbalancingv2" => "elasticloadbalancing",
+        other => other,
+    };
+    let operation = error.rsplit("::").next()?.strip_suffix("Error")?;
+    Some(format!("{service}:{operation}"))
 }
 
 /// The action and the resource that AWS's words about a denial name; any resource if they name none.
@@ -309,7 +325,8 @@ pub fn unless_gone<T>(outcome: std::result::Result<T, Failure>) -> std::result::
 }
 
 /// The error of the very first call: whatever goes wrong there is about logging in, unless AWS was not reached.
-pub fn login<E, R>(what: &str, error: SdkError<E, R>) -> Error
+/// `profile` is the one that was asked for by name.
+pub fn login<E, R>(what: &str, profile: Option<&str>, error: SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,
@@ -318,7 +335,15 @@ where
     if failure.fault != Fault::Network {
         failure.fault = Fault::Login;
     }
-    failure.error(what)
+    let error = failure.error(what);
+    let Some(profile) = profile else { return error };
+    let words = |hint: String| {
+        let named = format!(" --profile {profile}`");
+        let hint = hint.replace("get-caller-identity`", &format!("get-caller-identity{named}"));
+        let hint = hint.replace("sso login`", &format!("sso login{named}")).replace("configure`", &format!("configure{named}"));
+        hint.replace(" (with the same --profile, if you use one)", "").replace(" (with --profile likewise)", "")
+    };
+    Error { hints: error.hints.into_iter().map(words).collect(), ..error }
 }
 
 #[cfg(test)]
@@ -326,7 +351,7 @@ mod tests {
     use super::*;
 
     fn told(fault: Fault, code: &str, message: &str) -> String {
-        Failure { fault, code: code.into(), message: message.into(), request: None }.error("no VPC").to_string()
+        Failure { fault, code: code.into(), message: message.into(), request: None, call: None }.error("no VPC").to_string()
     }
 
     #[test]
@@ -338,6 +363,18 @@ mod tests {
         assert!(text.contains(line), "{text}");
         assert_eq!(denied("User: x is not authorized to perform: iam:ListRoles"), Some(("iam:ListRoles", "*")));
         assert_eq!(denied("Access Denied"), None);
+    }
+
+    /// The SDK's errors are named by their calls, and some calls need an action of another name.
+    #[test]
+    fn a_denial_that_names_nothing_is_named_by_its_call() {
+        use aws_sdk_ec2::operation::create_vpc::CreateVpcError;
+        assert_eq!(call_of(std::any::type_name::<CreateVpcError>()).as_deref(), Some("ec2:CreateVpc"));
+        let call = call_of(std::any::type_name::<aws_sdk_s3::operation::delete_objects::DeleteObjectsError>());
+        let denial = Failure { fault: Fault::Denied, code: "403".into(), message: "Forbidden".into(), request: None, call };
+        let text = denial.error("no bucket").to_string();
+        assert!(text.contains(r#""Action": "s3:DeleteObject""#), "{text}");
+        assert_eq!(call_of("std::io::Error"), None);
     }
 
     #[test]

@@ -335,7 +335,10 @@ fn check(cluster: &Cluster, around: &Surroundings) -> Result<()> {
     let most = masters + groups.iter().map(|group| u64::from(group.max)).sum::<u64>();
     let sum = || {
         let each = groups.iter().map(|group| format!("up to {} of the group {}", group.max, group.name));
-        std::iter::once(format!("{masters} masters")).chain(each).collect::<Vec<_>>().join(", ")
+        std::iter::once(format!("{masters} {}", if masters == 1 { "master" } else { "masters" }))
+            .chain(each)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let pods = cluster.network.pods;
     let nodes =

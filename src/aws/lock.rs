@@ -342,14 +342,25 @@ async fn look(aws: &Aws) -> std::result::Result<Seen, Failure> {
         _ => Duration::ZERO,
     };
     let body = there.body.collect().await;
-    let body = body.map_err(|e| Failure { fault: Fault::Network, code: String::new(), message: e.to_string(), request: None })?;
+    let body = body.map_err(|e| Failure {
+        fault: Fault::Network,
+        code: String::new(),
+        message: e.to_string(),
+        request: None,
+        call: None,
+    })?;
     Ok(Seen::There { content: serde_json::from_slice(&body.into_bytes()).ok(), etag, age })
 }
 
 /// Writes the lock if it is still as it was seen: the object of this tag, or none. Gives the new tag.
 async fn put(aws: &Aws, holder: Option<&Holder>, old: Option<&str>) -> std::result::Result<String, Failure> {
-    let broken =
-        |e: &dyn std::fmt::Display| Failure { fault: Fault::Other, code: String::new(), message: e.to_string(), request: None };
+    let broken = |e: &dyn std::fmt::Display| Failure {
+        fault: Fault::Other,
+        code: String::new(),
+        message: e.to_string(),
+        request: None,
+        call: None,
+    };
     let content = Content { holder: holder.cloned(), nonce: random().map_err(|e| broken(&e))? };
     let body = serde_json::to_vec(&content).map_err(|e| broken(&e))?;
     let call = aws.s3.put_object().bucket(aws.bucket()).key(KEY).expected_bucket_owner(&aws.identity.account).body(body.into());

@@ -114,6 +114,14 @@ pub fn requirements(kinds: &BTreeSet<&'static str>) -> Vec<Requirement> {
     all.into_values().collect()
 }
 
+/// The action that a call needs, if the table knows the call: `s3:DeleteObject` for `s3:DeleteObjects`.
+pub fn action_of(call: &str) -> Option<&'static str> {
+    let needs = ROWS.iter().flat_map(|row| row.needs).chain(OTHERS.iter().flat_map(|(_, needs)| *needs));
+    let of: Vec<&Need> = needs.filter(|need| need.call == call).collect();
+    // Of several that one call needs, the one of its own name is what it is mostly about.
+    of.iter().find(|need| need.action == call).or(of.first()).map(|need| need.action)
+}
+
 /// Whether it is only needed for making something.
 fn makes(need: &Need) -> bool {
     let call = need.call.split(':').next_back().unwrap_or_default();

@@ -21,6 +21,7 @@ use ssh_key::{Algorithm, HashAlg, LineEnding, Mpint, PrivateKey, PublicKey};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::public_key::RSAPublicKey;
 
+use super::Aws;
 use crate::cluster::Cluster;
 use crate::error::{Context as _, Error, Result};
 use crate::state;
@@ -87,6 +88,16 @@ pub fn fingerprint(public: &str) -> Result<String> {
 pub fn keep(path: &Path, fingerprint: &str, user: &str) -> Result<()> {
     let book = Book::open()?;
     keep_in(&book, path, fingerprint, user)
+}
+
+/// Whether [`public`] made this key in memory, since there is no such file.
+pub fn is_promised(path: &Path) -> bool {
+    PROMISED.lock().unwrap_or_else(PoisonError::into_inner).contains_key(path) && !path.exists()
+}
+
+/// The user that a cluster is.
+pub fn user(aws: &Aws) -> String {
+    format!("{}/{}/{}", aws.identity.account, aws.region, aws.cluster)
 }
 
 /// Forgets a user of keys that kup made, and removes those that have no other.

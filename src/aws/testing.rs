@@ -47,6 +47,7 @@ pub(crate) fn aws() -> Aws {
             partition: "aws".into(),
         },
         cluster: "kubernetes".into(),
+        stuck: std::sync::Arc::default(),
     }
 }
 

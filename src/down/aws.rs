@@ -10,6 +10,7 @@ use crate::aws::foreign::{self, Foreign};
 use crate::aws::leftovers::{self, Volumes};
 use crate::aws::lock::Lock;
 use crate::aws::resource;
+use crate::aws::ssh_key;
 use crate::error::{Error, Result};
 use crate::graph::{Entry, Left, sweep};
 use crate::interrupt::Interrupt;
@@ -100,7 +101,10 @@ impl Down {
             for foreign in &seen.foreign {
                 report.warn(format!("{} is in the cluster's VPC, and not the cluster's: it stays", foreign.line()));
             }
-            Ok(Removed { things, kept: self.remove(provider, seen, report).await? })
+            let kept = self.remove(provider, seen, report).await?;
+            // An `up` that was killed may have written the private key, and not have come to AWS's half of it.
+            ssh_key::release(&ssh_key::user(&provider.aws))?;
+            Ok(Removed { things, kept })
         };
         match lock {
             // Without a bucket there is nothing to hold, and nobody makes anything.

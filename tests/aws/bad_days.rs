@@ -1,7 +1,7 @@
 //! What goes wrong in an account, each with its cause, what is left, and what to type.
 
 use super::story::{difference, down, up};
-use super::user::Account;
+use super::user::{Account, Backend};
 use super::wire::Verdict;
 use crate::ensure;
 use crate::support::Check;
@@ -48,6 +48,18 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
     told(&region, 2, &["AWS_REGION", "aws.region"])?;
     let nowhere = account.kup_with(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:9")], &arguments).await?;
     told(&nowhere, 1, &["AWS_ENDPOINT_URL"])?;
+
+    // A login that has to be renewed by a person, and a profile that is not there, whatever keys the environment has.
+    let sso = "[profile sso]\nsso_session = us\nsso_account_id = 123456789012\nsso_role_name = me\nregion = us-west-2\n\
+               [sso-session us]\nsso_region = us-west-2\nsso_start_url = https://example.awsapps.com/start\n";
+    account.write(".aws/config", sso)?;
+    told(&account.kup(&[&arguments[..], &["--profile", "sso"]].concat()).await?, 4, &["aws sso login --profile sso"])?;
+    told(&account.kup(&[&arguments[..], &["--profile", "nope"]].concat()).await?, 4, &["nope"])?;
+
+    // What the account may not have so much of: found before anything is made. (moto knows no quotas.)
+    if account.backend == Backend::LocalStack {
+        told(&up(&account, name, &["--minions", "100"]).await?, 1, &["quota", "vCPU", "64"])?;
+    }
 
     // What does not exist.
     told(&up(&account, name, &["--set", "aws.minions.type=x9.huge"]).await?, 2, &["x9.huge"])?;
@@ -101,7 +113,22 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
         .filter(|i| i.state().and_then(|s| s.name()).is_some_and(|s| matches!(s.as_str(), "pending" | "running")));
     ensure!(alive.count() == 1, "a lost answer made two masters: {masters:?}");
     account.wire.clear();
+
+    // A key that is not the one that the machines know, and one that is not here any more.
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(account.path("another"))
+        .status()?;
+    ensure!(made.success(), "ssh-keygen: {made}");
+    let key = format!("aws.sshKey={}", account.path("another").display());
+    told(&up(&account, name, &["--set", &key]).await?, 2, &["aws.sshKey", "SHA256:"])?;
+    let (here, away) = (account.path(".ssh/kube_aws_rsa"), account.path("away"));
+    std::fs::rename(&here, &away)?;
+    told(&up(&account, name, &[]).await?, 2, &["kube_aws_rsa is not on this machine", "aws.sshKey"])?;
+    std::fs::rename(&away, &here)?;
+
     down(&account, name).await?.ok("kup down")?;
+    ensure!(!here.exists(), "the private key that kup made stayed");
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
     Ok(())

@@ -84,6 +84,31 @@ pub async fn what_others_made_stays(account: Account) -> Check {
     Ok(())
 }
 
+pub async fn a_name_that_is_taken_is_not_taken_over(account: Account) -> Check {
+    let name = "taken";
+    let iam = account.iam().await;
+    up(&account, name, &[]).await?.ok("kup up")?;
+    let roles = iam.list_roles().path_prefix(format!("/kup/{REGION}/{name}/")).send().await?;
+    let role = roles.roles().first().ok_or("no role")?.role_name().to_owned();
+    down(&account, name).await?.ok("kup down")?;
+    // Somebody else has that name by now, elsewhere in IAM.
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    iam.create_role().path("/theirs/").role_name(&role).assume_role_policy_document(trust).send().await?;
+    let before = account.dump().await?;
+    let refused = up(&account, name, &[]).await?;
+    ensure!(
+        refused.code == Some(1) && refused.stderr.contains(&role) && refused.stderr.contains("left:"),
+        "{:?}\n{}{}",
+        refused.code,
+        refused.stdout,
+        refused.stderr
+    );
+    down(&account, name).await?.ok("kup down")?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
 pub async fn an_existing_vpc_is_used_and_left_as_it_was(account: Account) -> Check {
     let name = "guest";
     let (vpc, subnet) = network(&account.ec2().await, "10.9.0.0/16", "10.9.1.0/24", &[("Name", "of the user")]).await?;

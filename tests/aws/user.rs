@@ -57,6 +57,11 @@ impl Account {
         let home = tempfile::Builder::new().prefix("kup-test-aws").tempdir()?;
         // From here on dropping it stops the emulator.
         let wire = Wire::to(&url).await?;
+        if backend == Backend::Moto {
+            // It has no image of Debian's. A file of this name is found in the working directory.
+            let config = "apiVersion: kup.dev/v1alpha1\nkind: Cluster\naws: {image: al2023}\n";
+            std::fs::write(home.path().join("config-default.yaml"), config)?;
+        }
         Ok(Account { backend, url, wire, port, home })
     }
 
@@ -76,6 +81,20 @@ impl Account {
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
             ("KUP_CALLER_ADDRESS", "198.51.100.7".into()),
         ]
+    }
+
+    /// A file of the user's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Writes one.
+    pub fn write(&self, name: &str, text: &str) -> Check {
+        let path = self.path(name);
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        Ok(std::fs::write(path, text)?)
     }
 
     /// kup as this user, not yet started.
@@ -125,6 +144,20 @@ impl Account {
     /// EC2, past the line.
     pub async fn ec2(&self) -> aws_sdk_ec2::Client {
         aws_sdk_ec2::Client::new(&self.sdk().await)
+    }
+
+    /// Makes the lock of a cluster one that a program on another host took this moment.
+    pub async fn lock_by_another_host(&self, cluster: &str) -> Check {
+        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await).force_path_style(true).build();
+        let s3 = aws_sdk_s3::Client::from_conf(config);
+        let buckets = s3.list_buckets().send().await?;
+        let bucket = buckets.buckets().iter().filter_map(|b| b.name()).find(|name| name.contains(cluster)).ok_or("no bucket")?;
+        let lock = s3.get_object().bucket(bucket).key("lock").send().await?.body.collect().await?.into_bytes();
+        let mut lock: Value = serde_json::from_slice(&lock)?;
+        lock["holder"]["host"] = "elsewhere".into();
+        lock["holder"]["place"] = "another boot of another machine".into();
+        s3.put_object().bucket(bucket).key("lock").body(lock.to_string().into_bytes().into()).send().await?;
+        Ok(())
     }
 
     /// IAM, past the line.

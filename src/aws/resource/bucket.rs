@@ -319,12 +319,18 @@ async fn remove(aws: &Aws, bucket: &str, batch: Vec<ObjectIdentifier>) -> std::r
             let message = format!("{}: {}", error.key.unwrap_or_default(), error.message.unwrap_or_default());
             // What S3 could not do now, it may later.
             let fault = if code == "InternalError" { Fault::Blocked } else { Fault::of_code(&code) };
-            Err(Failure { fault, code, message, request: None })
+            Err(Failure { fault, code, message, request: None, call: None })
         }
     }
 }
 
 /// S3 listed something that can't be named.
 fn unreadable(error: &impl std::error::Error) -> Failure {
-    Failure { fault: Fault::Other, code: String::new(), message: format!("S3's list can't be used: {error}"), request: None }
+    Failure {
+        fault: Fault::Other,
+        code: String::new(),
+        message: format!("S3's list can't be used: {error}"),
+        request: None,
+        call: None,
+    }
 }

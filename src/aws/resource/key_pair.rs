@@ -77,7 +77,12 @@ impl Resource for KeyPair {
     }
 
     fn diff(&self, found: &KeyPairFound, _: &Cx<'_, Aws>) -> Vec<Change> {
-        let wanted = ssh_key::fingerprint(&self.public).unwrap_or_default();
+        let wanted = match ssh_key::is_promised(&self.private) {
+            true => {
+                format!("{} is not on this machine: bring it here, or name another file in aws.sshKey", self.private.display())
+            }
+            false => ssh_key::fingerprint(&self.public).unwrap_or_default(),
+        };
         // Machines know the key that they were made with.
         Change::if_differs("aws.sshKey", &found.fingerprint, &wanted, Change::refuse).into_iter().collect()
     }
@@ -86,7 +91,7 @@ impl Resource for KeyPair {
         let aws = cx.cloud;
         let fingerprint = ssh_key::fingerprint(&self.public)?;
         // Before AWS has the public half: nobody could use it without the other one.
-        ssh_key::keep(&self.private, &fingerprint, &user(aws))?;
+        ssh_key::keep(&self.private, &fingerprint, &ssh_key::user(aws))?;
         let key_name = aws.unique(&self.name, 255);
         let what = format!("the key pair {key_name} could not be made");
         let mut tags = tags::tags(aws, &self.name, None);
@@ -133,11 +138,6 @@ impl Resource for KeyPair {
         let what = format!("the key pair {} could not be removed", found.key_name);
         unless_gone(aws.ec2.delete_key_pair().key_name(&found.key_name).send().await.failure())
             .map_err(|failure| failure.error(what))?;
-        ssh_key::release(&user(aws))
+        ssh_key::release(&ssh_key::user(aws))
     }
-}
-
-/// Who uses a private key on this machine.
-fn user(aws: &Aws) -> String {
-    format!("{}/{}/{}", aws.identity.account, aws.region, aws.cluster)
 }

@@ -84,7 +84,10 @@ impl Resource for LoadBalancer {
     }
 
     fn detail(&self) -> String {
-        format!("network load balancer over {} subnets", self.subnets.len())
+        match self.subnets.len() {
+            1 => "network load balancer in one subnet".to_owned(),
+            several => format!("network load balancer over {several} subnets"),
+        }
     }
 
     fn diff(&self, found: &LoadBalancerFound, cx: &Cx<'_, Aws>) -> Vec<Change> {

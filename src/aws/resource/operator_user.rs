@@ -201,7 +201,7 @@ async fn policies(aws: &Aws, user: &str) -> std::result::Result<(), Failure> {
     // Whoever may take users out of groups may take anybody out of any: kup does not ask for that.
     let groups: Vec<String> = groups.into_iter().map(|group| group.group_name).collect();
     let message = format!("it is a member of {}: `aws iam remove-user-from-group` takes it out", groups.join(", "));
-    Err(Failure { fault: Fault::Other, code: String::new(), message, request: None })
+    Err(Failure { fault: Fault::Other, code: String::new(), message, request: None, call: None })
 }
 
 async fn credentials(aws: &Aws, user: &str) -> std::result::Result<(), Failure> {

@@ -139,7 +139,7 @@ impl Resource for S3Endpoint {
                 Some(error) => {
                     let (code, message) = (error.code.unwrap_or_default(), error.message.unwrap_or_default());
                     let fault = crate::aws::fault::Fault::of_code(&code);
-                    unless_gone(Err(Failure { fault, code, message, request: None })).map(|_: Option<()>| ())
+                    unless_gone(Err(Failure { fault, code, message, request: None, call: None })).map(|_: Option<()>| ())
                 }
             }
         })

@@ -360,6 +360,7 @@ async fn authorize(
         code: String::new(),
         message: error.why.first().cloned().unwrap_or(error.what),
         request: None,
+        call: None,
     })??;
     let rules = answer.security_group_rules.unwrap_or_default();
     Ok(rules.iter().filter_map(|rule| Some((key(rule)?, rule.security_group_rule_id.clone()?))).collect())

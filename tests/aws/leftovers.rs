@@ -1,0 +1,145 @@
+//! What Kubernetes made while a cluster stood, clusters of one name in two regions, and locks whose holder is gone.
+
+use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification, VolumeType};
+use serde_json::Value;
+
+use super::story::{UP, difference, down, up};
+use super::user::{Account, REGION};
+use super::wire::Verdict;
+use crate::ensure;
+use crate::support::Check;
+
+/// The tag by which controllers of Kubernetes mark what they make.
+fn owned(kind: ResourceType, name: &str) -> TagSpecification {
+    let tag = Tag::builder().key(format!("kubernetes.io/cluster/{name}")).value("owned").build();
+    TagSpecification::builder().resource_type(kind).tags(tag).build()
+}
+
+/// What a Service of type LoadBalancer and a claim leave: a balancer with its group, which the minions' group lets in, and a volume.
+async fn made_by_kubernetes(account: &Account, name: &str) -> Check<String> {
+    let ec2 = account.ec2().await;
+    let elb = aws_sdk_elasticloadbalancingv2::Client::new(&account.sdk().await);
+    let ours = || Filter::builder().name("tag:kup.dev/cluster").values(name).build();
+    let subnets = ec2.describe_subnets().filters(ours()).send().await?;
+    let subnet = subnets.subnets().first().ok_or("no subnet")?;
+    let vpc = subnet.vpc_id().ok_or("no VPC")?;
+    let group = ec2
+        .create_security_group()
+        .group_name("k8s-elb-a1b2c3")
+        .description("made by the cloud controller")
+        .vpc_id(vpc)
+        .tag_specifications(owned(ResourceType::SecurityGroup, name))
+        .send()
+        .await?;
+    let group = group.group_id().ok_or("no security group")?.to_owned();
+    let groups = ec2.describe_security_groups().filters(ours()).send().await?;
+    let minions = groups.security_groups().iter().find(|g| g.group_name().is_some_and(|n| n.contains("minion")));
+    let minions = minions.and_then(|g| g.group_id()).ok_or("no group of minions")?;
+    let from = aws_sdk_ec2::types::UserIdGroupPair::builder().group_id(&group).build();
+    let all =
+        aws_sdk_ec2::types::IpPermission::builder().ip_protocol("tcp").from_port(30000).to_port(32767).user_id_group_pairs(from);
+    ec2.authorize_security_group_ingress().group_id(minions).ip_permissions(all.build()).send().await?;
+    let tag =
+        aws_sdk_elasticloadbalancingv2::types::Tag::builder().key(format!("kubernetes.io/cluster/{name}")).value("owned").build();
+    let balancer = elb
+        .create_load_balancer()
+        .name("a1b2c3")
+        .r#type(aws_sdk_elasticloadbalancingv2::types::LoadBalancerTypeEnum::Network)
+        .subnets(subnet.subnet_id().unwrap_or_default())
+        .tags(tag.clone())
+        .send()
+        .await?;
+    ensure!(balancer.load_balancers().len() == 1, "no load balancer");
+    elb.create_target_group()
+        .name("k8s-web")
+        .protocol(aws_sdk_elasticloadbalancingv2::types::ProtocolEnum::Tcp)
+        .port(30080)
+        .vpc_id(vpc)
+        .tags(tag)
+        .send()
+        .await?;
+    let volume = ec2
+        .create_volume()
+        .availability_zone(subnet.availability_zone().unwrap_or_default())
+        .size(5)
+        .volume_type(VolumeType::Gp3)
+        .tag_specifications(owned(ResourceType::Volume, name))
+        .send()
+        .await?;
+    Ok(volume.volume_id().ok_or("no volume")?.to_owned())
+}
+
+pub async fn what_kubernetes_made_goes_too(account: Account) -> Check {
+    let name = "served";
+    let before = account.dump().await?;
+    up(&account, name, &[]).await?.ok("kup up")?;
+    let volume = made_by_kubernetes(&account, name).await?;
+    // Data stays unless it is said that it goes, and is named.
+    let said = down(&account, name).await?.ok("kup down")?;
+    ensure!(said.contains(&volume), "it does not name the volume {volume} that it kept:\n{said}");
+    let ec2 = account.ec2().await;
+    let kept = ec2.describe_volumes().volume_ids(&volume).send().await?;
+    ensure!(kept.volumes().len() == 1, "a claimed volume is gone");
+    let elb = aws_sdk_elasticloadbalancingv2::Client::new(&account.sdk().await);
+    let balancers = elb.describe_load_balancers().send().await?;
+    ensure!(balancers.load_balancers().is_empty(), "a load balancer stayed: {balancers:?}");
+    // What is left of clusters without machines is told with its price, and goes on demand.
+    let listed = account.kup(&["gc", "-o", "json"]).await?.ok("kup gc")?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    ensure!(listed[0]["cluster"] == name && listed[0]["things"][0]["id"] == volume.as_str(), "{listed:#}");
+    account.kup(&["gc", "--delete", "-y"]).await?.ok("kup gc --delete")?;
+    let kept = ec2.describe_volumes().volume_ids(&volume).send().await?;
+    ensure!(kept.volumes().len() == 1, "kup gc removed data that nobody gave up");
+    account.kup(&["gc", "--delete", "--volumes", "delete", "-y"]).await?.ok("kup gc --delete --volumes delete")?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
+pub async fn one_name_in_two_regions_is_two_clusters(account: Account) -> Check {
+    let name = "twin";
+    let before = account.dump().await?;
+    up(&account, name, &[]).await?.ok(&format!("kup up in {REGION}"))?;
+    let one = account.dump().await?;
+    let there = ["--region", "us-east-1"];
+    account.kup(&[&UP[..], &[name], &there].concat()).await?.ok("kup up in us-east-1")?;
+    let clusters = account.kup(&["get", "clusters", "--provider", "aws", "-o", "json"]).await?.ok("kup get clusters")?;
+    ensure!(clusters.contains(name), "{clusters}");
+    account.wire.clear();
+    up(&account, name, &[]).await?.ok(&format!("kup up again in {REGION}"))?;
+    ensure!(account.wire.sums().1 == 0, "the twin was taken for this one: {:#?}", account.wire.counts());
+    account
+        .kup(&[&["down", "--provider", "aws", "-y", "--name", name][..], &there].concat())
+        .await?
+        .ok("kup down in us-east-1")?;
+    let after = account.dump().await?;
+    ensure!(after == one, "the removal of one changed the other:\n{}", difference(&one, &after));
+    down(&account, name).await?.ok(&format!("kup down in {REGION}"))?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
+pub async fn a_lock_is_broken_on_demand_only(account: Account) -> Check {
+    let name = "locked";
+    let before = account.dump().await?;
+    // One on another machine, who will never come back.
+    account.wire.begin(|call| if call.name == "ec2:CreateVpc" { Verdict::KillBefore } else { Verdict::Pass });
+    let mut child = account.start_victim(&[&UP[..], &[name]].concat())?;
+    child.wait().await?;
+    account.wire.clear();
+    account.lock_by_another_host(name).await?;
+    let refused = down(&account, name).await?;
+    ensure!(
+        refused.code == Some(1) && refused.stderr.contains("elsewhere") && refused.stderr.contains("--break-lock"),
+        "{:?}\n{}{}",
+        refused.code,
+        refused.stdout,
+        refused.stderr
+    );
+    let broken = account.kup(&["down", "--provider", "aws", "-y", "--break-lock", "--name", name]).await?;
+    broken.ok("kup down --break-lock")?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
