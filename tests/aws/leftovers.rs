@@ -83,16 +83,29 @@ pub async fn what_kubernetes_made_goes_too(account: Account) -> Check {
     let elb = aws_sdk_elasticloadbalancingv2::Client::new(&account.sdk().await);
     let balancers = elb.describe_load_balancers().send().await?;
     ensure!(balancers.load_balancers().is_empty(), "a load balancer stayed: {balancers:?}");
-    // What is left of clusters without machines is told with its price, and goes on demand.
-    let listed = account.kup(&["gc", "-o", "json"]).await?.ok("kup gc")?;
-    let listed: Value = serde_json::from_str(&listed)?;
-    ensure!(listed[0]["cluster"] == name && listed[0]["things"][0]["id"] == volume.as_str(), "{listed:#}");
-    account.kup(&["gc", "--delete", "-y"]).await?.ok("kup gc --delete")?;
-    let kept = ec2.describe_volumes().volume_ids(&volume).send().await?;
-    ensure!(kept.volumes().len() == 1, "kup gc removed data that nobody gave up");
-    account.kup(&["gc", "--delete", "--volumes", "delete", "-y"]).await?.ok("kup gc --delete --volumes delete")?;
+    account.kup(&["down", "--provider", "aws", "-y", "--volumes", "delete", "--name", name]).await?.ok("kup down again")?;
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
+pub async fn gc_lists_and_removes_what_a_killed_up_left(account: Account) -> Check {
+    let name = "begun";
+    let before = account.dump().await?;
+    account.wire.begin(|call| if call.name == "ec2:CreateSubnet" { Verdict::KillAfter } else { Verdict::Pass });
+    let mut child = account.start_victim(&[&UP[..], &[name]].concat())?;
+    child.wait().await?;
+    account.wire.clear();
+    let listed = account.kup(&["gc", "-o", "json"]).await?.ok("kup gc")?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let kinds: Vec<&str> = listed[0]["things"].as_array().into_iter().flatten().filter_map(|t| t["kind"].as_str()).collect();
+    ensure!(listed[0]["cluster"] == name && ["bucket", "subnet", "vpc"].iter().all(|k| kinds.contains(k)), "{listed:#}");
+    let refused = account.kup(&["gc", "--delete"]).await?;
+    ensure!(refused.code != Some(0), "it did not ask:\n{}{}", refused.stdout, refused.stderr);
+    account.kup(&["gc", "--delete", "-y"]).await?.ok("kup gc --delete")?;
+    ensure!(!account.path(".ssh/kube_aws_rsa").exists(), "the private key that kup made stayed");
+    let after = account.dump().await?;
+    ensure!(after == before, "gc left or took something:\n{}", difference(&before, &after));
     Ok(())
 }
 

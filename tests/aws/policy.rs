@@ -70,11 +70,10 @@ pub async fn it_is_enough_where_iam_is_enforced(account: Account) -> Check {
     let (key, secret) = user(&account, "somebody", &policy, "").await?;
     let (poor, poor_secret) = user(&account, "nearly", &policy, "ec2:CreateVpc").await?;
     let before = account.dump().await?;
-    let by = |key: &str, secret: &str| [("AWS_ACCESS_KEY_ID", key.to_owned()), ("AWS_SECRET_ACCESS_KEY", secret.to_owned())];
     let run = async |(key, secret): (&str, &str), arguments: &[&str]| -> Check<Output> {
-        let login = by(key, secret);
+        let variables = [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)];
         enforce(&account, true).await?;
-        let outcome = account.kup_with(&login.each_ref().map(|(name, value)| (*name, value.as_str())), arguments).await;
+        let outcome = account.kup_with(&variables, arguments).await;
         enforce(&account, false).await?;
         outcome
     };

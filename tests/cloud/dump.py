@@ -104,6 +104,9 @@ def ec2(client):
         for nic in found["NetworkInterfaces"]
         if nic.get("Attachment", {}).get("InstanceId", None) in alive | {None} or nic.get("Description") != "Primary network interface"
     ]
+    # It counts interfaces, also those above; the others are listed by themselves.
+    for subnet in found["Subnets"]:
+        del subnet["AvailableIpAddressCount"]
     # Both emulators show everybody's; these are of the images that they come with.
     found["Snapshots"] = [snapshot for snapshot in found["Snapshots"] if not snapshot["Description"].startswith("Auto-created snapshot for AMI ")]
     found["PrefixLists"] = [prefixes for prefixes in found["PrefixLists"] if prefixes["OwnerId"] != "AWS"]
