@@ -58,7 +58,7 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
 
     // What the account may not have so much of: found before anything is made. (moto knows no quotas.)
     if account.backend == Backend::LocalStack {
-        told(&up(&account, name, &["--minions", "100"]).await?, 1, &["quota", "vCPU", "64"])?;
+        told(&up(&account, name, &["--minions", "100"]).await?, 1, &["quota", "virtual CPUs", "64 allowed"])?;
     }
 
     // What does not exist.

