@@ -49,6 +49,8 @@ struct Shared {
     calls: Mutex<Vec<Call>>,
     rule: Mutex<Option<Rule>>,
     victim: Mutex<Option<u32>>,
+    /// Answers that were lost, by the token by which AWS knows a call that is made again; emulators don't.
+    lost: Mutex<BTreeMap<String, Bytes>>,
 }
 
 /// A proxy on a port of its own.
@@ -77,6 +79,7 @@ impl Wire {
             calls: Mutex::default(),
             rule: Mutex::default(),
             victim: Mutex::default(),
+            lost: Mutex::default(),
         });
         let app = Router::new().fallback(pass).with_state(shared.clone());
         let task = tokio::spawn(async move {
@@ -148,6 +151,11 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
         }
         _ => {}
     }
+    let token = token(&body);
+    let known = token.as_ref().and_then(|token| shared.lost.lock().unwrap().get(token).cloned());
+    if let Some(answer) = known {
+        return Response::builder().header("content-type", "text/xml").body(Body::from(answer)).unwrap_or_else(|_| broken());
+    }
     let mut request = shared.client.request(method, format!("{}{uri}", shared.upstream)).body(body);
     for (name, value) in headers.iter().filter(|(name, _)| !HOP.contains(&name.as_str())) {
         request = request.header(name, value);
@@ -162,7 +170,12 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
             kill(&shared);
             return broken();
         }
-        Verdict::LoseReply => return broken(),
+        Verdict::LoseReply => {
+            if let (Some(token), Ok(answer)) = (token, answer.bytes().await) {
+                shared.lost.lock().unwrap().insert(token, answer);
+            }
+            return broken();
+        }
         _ => {}
     }
     let status = answer.status();
@@ -179,6 +192,12 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
     }
     let body = answer.bytes().await.unwrap_or_default();
     response.body(Body::from(body)).unwrap_or_else(|_| broken())
+}
+
+/// The token of a call that AWS does once only, however often it is made.
+fn token(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    text.split('&').find_map(|pair| pair.strip_prefix("ClientToken=")).map(str::to_owned)
 }
 
 fn kill(shared: &Shared) {
