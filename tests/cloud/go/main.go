@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 )
@@ -64,7 +65,9 @@ func main() {
 	fmt.Println("instances", instances)
 
 	bucket := s3.NewFromConfig(cfg)
-	must(bucket.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name}))
+	// S3 takes a bucket for another region than us-east-1 only if it is said.
+	place := &s3types.CreateBucketConfiguration{LocationConstraint: s3types.BucketLocationConstraint(cfg.Region)}
+	must(bucket.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name, CreateBucketConfiguration: place}))
 	for range 2 {
 		_, err := bucket.PutObject(ctx, &s3.PutObjectInput{Bucket: &name, Key: aws.String("lock"), Body: strings.NewReader("x"), IfNoneMatch: aws.String("*")})
 		var failure smithy.APIError

@@ -189,7 +189,7 @@ def test_a_dump_sees_everything_and_only_what_is_there(aws, name):
 
     now = dump(aws)
     assert [mark for mark in marks if mark not in now or mark in before] == []
-    assert any(i["Tags"][0]["Value"] == name for i in json.loads(now)["us-west-2"]["ec2"]["Instances"])
+    assert any(i.get("Tags", [{}])[0].get("Value") == name for i in json.loads(now)["us-west-2"]["ec2"]["Instances"])
     for step in reversed(undo):
         step()
     after = dump(aws)
