@@ -137,7 +137,8 @@ pub async fn each_action_taken_away_is_named(account: Account) -> Check {
             said(&up(&account, name, &[]).await?)?;
             account.wire.clear();
         }
-        if removed.contains_key(action) {
+        // moto removes a network that an endpoint stands in, and then has no way to remove the endpoint.
+        if removed.contains_key(action) && action != "ec2:DeleteVpcEndpoints" {
             up(&account, name, &[]).await?.ok("kup up with all rights")?;
             deny(only);
             said(&down(&account, name).await?)?;
