@@ -76,6 +76,7 @@ fn aws(cluster: &str) -> Aws {
         quotas: client!(aws_sdk_servicequotas),
         calls: Calls::default(),
         watch: Watch::default(),
+        profile: None,
         stuck: std::sync::Arc::default(),
         s3_endpoint: None,
         region: REGION.into(),

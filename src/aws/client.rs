@@ -129,6 +129,8 @@ pub struct Aws {
     pub identity: Identity,
     /// The cluster's name.
     pub cluster: String,
+    /// The profile that was asked for by name, which the next command has to name too.
+    pub profile: Option<String>,
     /// Whether something was in the way of a removal until patience ended.
     pub stuck: Arc<AtomicBool>,
 }
@@ -224,6 +226,7 @@ impl Aws {
             region,
             identity: Identity { account, arn, partition },
             cluster: cluster.to_owned(),
+            profile: profile.map(str::to_owned),
             stuck: Arc::default(),
         })
     }
@@ -256,6 +259,12 @@ impl Aws {
     #[must_use]
     pub fn of(&self, cluster: &str) -> Aws {
         Aws { cluster: cluster.to_owned(), watch: Watch::default(), stuck: Arc::default(), ..self.clone() }
+    }
+
+    /// The flags by which the next command finds this cluster: `--provider aws --region us-west-2 --name kubernetes`.
+    pub fn flags(&self) -> String {
+        let profile = self.profile.as_ref().map(|profile| format!(" --profile '{profile}'")).unwrap_or_default();
+        format!("--provider aws{profile} --region {} --name {}", self.region, self.cluster)
     }
 
     /// The path below which everything of this cluster stands in IAM, which knows no regions: `/kup/us-west-2/kubernetes/`.

@@ -254,7 +254,7 @@ impl Failure {
                 error.hint("`kup iam policy` prints all that kup needs for this cluster, by action")
             }
             Fault::Quota => error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on"),
-            Fault::Capacity => error.hint("give another zone or machine type, or try again later"),
+            Fault::Capacity => error.hint(CAPACITY),
             Fault::Throttled => error.hint("other programs use up this account's calls: try again in a minute"),
             Fault::Network => error.hint("check the network, AWS_ENDPOINT_URL if you set it, and the region's name; then try again"),
             _ => error,
@@ -271,6 +271,9 @@ fn call_of(error: &str) -> Option<String> {
     let operation = error.rsplit("::").next()?.strip_suffix("Error")?;
     Some(format!("{service}:{operation}"))
 }
+
+/// What can be done where AWS has no machine of a type.
+pub const CAPACITY: &str = "try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs";
 
 /// The action and the resource that AWS's words about a denial name; any resource if they name none.
 fn denied(message: &str) -> Option<(&str, &str)> {

@@ -47,6 +47,7 @@ pub(crate) fn aws() -> Aws {
             partition: "aws".into(),
         },
         cluster: "kubernetes".into(),
+        profile: None,
         stuck: std::sync::Arc::default(),
     }
 }

@@ -10,7 +10,7 @@ use aws_sdk_ec2::types::{Instance, InstanceStateName, Volume, VolumeState};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Aws;
-use super::fault::Explain as _;
+use super::fault::{self, Explain as _};
 use super::tags::{self, GROUP};
 use crate::error::{Error, Result};
 
@@ -105,7 +105,7 @@ fn ended(id: &str, seen: Option<&Instance>) -> Error {
         None => error.why(code),
     };
     if code.contains("InsufficientInstanceCapacity") {
-        error.hint("give another zone or machine type, or try again later")
+        error.hint(fault::CAPACITY)
     } else if code.contains("LimitExceeded") {
         error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on")
     } else {

@@ -109,7 +109,7 @@ async fn an_instance_that_ends_says_why() {
     insta::assert_snapshot!(error, @r"
     the instance i-1 ended instead of starting
       because: Server.InsufficientInstanceCapacity: There is not enough capacity to fulfill your request
-      next: give another zone or machine type, or try again later
+      next: try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs
     ");
 }
 

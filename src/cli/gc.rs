@@ -58,7 +58,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     ui.report.note(format!("AWS account {}", provider.identity()));
     let left = leftovers(census::take(&provider.aws, None).await?);
     if !ui.json {
-        show(&provider.aws.region, &left, ui);
+        show(&provider, &left, ui);
     }
     if !args.delete || left.is_empty() {
         return if ui.json { ui.result(&left) } else { Ok(()) };
@@ -101,7 +101,8 @@ fn leftovers(things: Vec<Thing>) -> Vec<Left> {
     clusters.into_iter().filter(|(_, things)| !lives(things)).map(|(cluster, things)| Left { cluster, things }).collect()
 }
 
-fn show(region: &str, left: &[Left], ui: &Ui) {
+fn show(provider: &AwsProvider, left: &[Left], ui: &Ui) {
+    let region = &provider.aws.region;
     if left.is_empty() {
         ui.report.note(format!("nothing is left in {region} of clusters without machines"));
         return;
@@ -124,7 +125,7 @@ fn show(region: &str, left: &[Left], ui: &Ui) {
             one.cluster,
             counted(&one.things),
             cost(region, &one.things),
-            down(region, &one.cluster)
+            down(&provider.of_cluster(&one.cluster).aws)
         ));
     }
     ui.print("\n`kup gc --delete` removes all of it.");

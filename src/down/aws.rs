@@ -216,7 +216,7 @@ impl Down {
         if !foreign.is_empty() {
             error = error.hint("remove what is not the cluster's, or move it elsewhere, if it is yours");
         }
-        span.close(Err(error.hint(format!("`{}` tries again", down(&aws.region, name)))))
+        span.close(Err(error.hint(format!("`{}` tries again", down(aws)))))
     }
 }
 

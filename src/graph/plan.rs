@@ -182,7 +182,7 @@ fn refuse(refused: &[(Address, Vec<Change>)]) -> Error {
     }
     Error::usage("this can't be changed while the cluster stands")
         .why(never.join("\n"))
-        .hint("give the values it was made with, or `kup down` first, or another --name")
+        .hint("give the values it was made with, or `kup down` with the same --provider and --name first, or another --name")
 }
 
 /// Each node after what it needs; among those that could be next, in the order in which they were added.

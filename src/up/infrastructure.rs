@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Up;
+use crate::aws::Aws;
 use crate::aws::census::{self, Billed, Thing};
 use crate::aws::lock::Lock;
 use crate::aws::prices::{Cost, Item, Prices, Usage};
@@ -66,7 +67,7 @@ impl Up {
     async fn what_is_left(&self, error: Error, provider: &AwsProvider) -> Error {
         let (aws, name) = (&provider.aws, &self.cluster.name);
         let place = format!("{}/{}", aws.identity.account, aws.region);
-        let again = format!("kup up --provider aws --region {} --name {name} --until infrastructure", aws.region);
+        let again = format!("kup up {} --until infrastructure", aws.flags());
         let error = match tokio::time::timeout(AFTERMATH, census::take(aws, Some(name))).await {
             Ok(Ok(things)) if things.is_empty() => return error.hint(format!("nothing was made; `{again}` tries again")),
             Ok(Ok(things)) => {
@@ -77,13 +78,13 @@ impl Up {
                 error.left(format!("what was made of cluster {name} in {place} until then; AWS could not be asked what that is"))
             }
         };
-        error.hint(format!("`{again}` goes on from here, `{}` removes it", down(aws.region.as_str(), name)))
+        error.hint(format!("`{again}` goes on from here, `{}` removes it", down(aws)))
     }
 }
 
 /// The command that removes a cluster.
-pub fn down(region: &str, name: &str) -> String {
-    format!("kup down --provider aws --region {region} --name {name}")
+pub fn down(aws: &Aws) -> String {
+    format!("kup down {}", aws.flags())
 }
 
 /// `1 resource`, `12 resources`.
@@ -117,6 +118,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::aws::Aws;
     use crate::aws::census::Maker;
 
     fn thing(billed: Billed) -> Thing {

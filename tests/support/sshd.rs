@@ -51,9 +51,11 @@ impl Server {
         write(&at("login"), &login_pem);
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 50\nLogLevel VERBOSE\n",
+            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 50\nLogLevel VERBOSE\nSetEnv HOME={}\n",
             at("host").display(),
-            at("authorized").display()
+            at("authorized").display(),
+            // What the start files of whoever runs the tests do and say is no part of them.
+            dir.path().display()
         );
         write(&at("config"), &config);
         let log = fs::File::create(at("log")).unwrap();

@@ -67,7 +67,7 @@ async fn no_capacity_is_said_at_once() {
     insta::assert_snapshot!(error, @r"
     the instance master-1 (t3.medium in us-west-2a) could not be started
       because: InsufficientInstanceCapacity: We currently do not have sufficient t3.medium capacity in us-west-2a.
-      next: give another zone or machine type, or try again later
+      next: try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs
     ");
 }
 

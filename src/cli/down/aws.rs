@@ -94,10 +94,7 @@ fn kept(provider: &AwsProvider, claims: &[crate::aws::census::Thing], ui: &Ui) {
     }
     let lines: Vec<String> = claims.iter().map(|claim| format!("\n  {}", claim.line())).collect();
     ui.print(format!("Kept, with the data on them{}:{}", cost(&provider.aws.region, claims), lines.concat()));
-    ui.print(format!(
-        "`kup down --provider aws --region {} --name {} --volumes delete` removes them.",
-        provider.aws.region, provider.aws.cluster
-    ));
+    ui.print(format!("`kup down {} --volumes delete` removes them.", provider.aws.flags()));
 }
 
 /// How many calls were made, and how many of them could change something.

@@ -110,9 +110,9 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     let columns = ui.columns().map_or(usize::MAX, |c| c.saturating_sub(3));
     let lines: String = chain::lines(&links, &format!("{name}-"), columns).iter().map(|l| format!("\n  {l}")).collect();
     let next = format!(
-        "\n\nNext:\n  kup get clusters --provider aws --region {0}\n  {1}",
-        provider.aws.region,
-        down(&provider.aws.region, &name)
+        "\n\nNext:\n  kup get clusters {}\n  {}",
+        provider.aws.flags().replace(&format!(" --name {name}"), ""),
+        down(&provider.aws)
     );
     ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}{next}", duration(record.now)));
     Ok(())
