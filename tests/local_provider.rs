@@ -83,14 +83,11 @@ fn provider() -> LocalProvider {
 }
 
 fn cluster(name: &str, masters: u16, minions: u16) -> Cluster {
-    serde_json::from_value(serde_json::json!({
-        "apiVersion": "kup.dev/v1alpha1", "kind": "Cluster", "name": name, "provider": "local",
-        "kubernetes": { "version": "1.37.1", "serviceNodePortRange": "30000-32767", "maxPods": 110 },
-        "masters": { "count": masters }, "minions": { "count": minions },
-        "network": { "pods": "10.244.0.0/16", "services": "10.0.0.0/16", "dns": "10.0.0.10", "domain": "cluster.local" },
-        "local": { "engine": "podman", "subnet": "auto", "image": null, "bundle": "mount", "sshKey": null },
-    }))
-    .expect("a cluster")
+    let mut cluster = kup::cluster::defaults::cluster().expect("the defaults");
+    cluster.name = name.to_owned();
+    (cluster.masters.count, cluster.minions.count) = (masters, minions);
+    cluster.local.engine = EngineChoice::Podman;
+    cluster
 }
 
 /// Provisions and returns the machines in the order of their names.

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regex::bytes::{Regex, RegexBuilder};
 
-use crate::cluster::Cluster;
 use crate::cluster::registries::Registry;
+use crate::cluster::{Cluster, defaults};
 use crate::error::{Context, Result};
 
 /// A line of a key that is shorter than this says too little, and stands in too much else.
@@ -110,7 +110,7 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
 
 /// The logins of registries that a saved config names. A config that can't be read has none that kup could have sent anywhere.
 fn logins(text: &str) -> Vec<String> {
-    let cluster: Option<Cluster> = serde_yaml::from_str(text).ok();
+    let cluster: Option<Cluster> = defaults::kept(text).ok();
     let mut registries = cluster.map(|c| c.registries).unwrap_or_default();
     registries.values_mut().for_each(Registry::reread);
     registries.values().flat_map(Registry::secrets).collect()

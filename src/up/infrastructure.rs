@@ -118,7 +118,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::aws::Aws;
     use crate::aws::census::Maker;
 
     fn thing(billed: Billed) -> Thing {
