@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use super::fault::{self, Failure, Fault};
 use super::watch::Watch;
 use crate::error::{Error, Kind, Result};
+use crate::graph::Cloud;
 
 /// How often a call is tried: the SDK's own three are too few for a fresh account's throttling, and adaptive mode slows down all calls
 /// of a client together, as AWS asks for.
@@ -36,7 +37,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long something may be in the way of a removal: a network interface of a load balancer was seen to take minutes to go.
 const BLOCKED: Duration = Duration::from_secs(300);
 
-/// The same once something was in the way for all that time: what stands before it in a removal waits in vain, as a rule.
+/// The same once something could not be removed: what stands before it in a removal waits in vain, as a rule.
 const BLOCKED_AGAIN: Duration = Duration::from_secs(15);
 
 /// The calls that were made, by `service:Operation` as IAM names services, with how often.
@@ -131,8 +132,14 @@ pub struct Aws {
     pub cluster: String,
     /// The profile that was asked for by name, which the next command has to name too.
     pub profile: Option<String>,
-    /// Whether something was in the way of a removal until patience ended.
+    /// Whether something could not be removed.
     pub stuck: Arc<AtomicBool>,
+}
+
+impl Cloud for Aws {
+    fn something_stays(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Who calls.

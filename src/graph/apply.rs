@@ -7,7 +7,7 @@ use futures::stream::FuturesUnordered;
 
 use super::plan::{Item, Plan, Verb};
 use super::resource::{Address, Cx, Entry, Kind, Known};
-use super::sweep::{Left, sweep_as};
+use super::sweep::{Cloud, Left, sweep_as};
 use crate::error::{Error, Result};
 use crate::report::event::SpanId;
 use crate::report::{Report, Span};
@@ -20,7 +20,7 @@ pub type Made = BTreeMap<Address, Entry>;
 ///
 /// When one fails, nothing new is begun, what is under way is awaited, and all failures are returned in one error: what was made stands,
 /// and another call goes on from there.
-pub async fn apply<C: Send + Sync + 'static>(plan: &Plan<C>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<Made> {
+pub async fn apply<C: Cloud + 'static>(plan: &Plan<C>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<Made> {
     remove(plan, Verb::Replace, kinds, cloud, report).await?;
     let made = wanted(plan, cloud, report).await?;
     remove(plan, Verb::Delete, kinds, cloud, report).await?;
@@ -28,13 +28,7 @@ pub async fn apply<C: Send + Sync + 'static>(plan: &Plan<C>, kinds: &[Kind<C>], 
 }
 
 /// Removes what was found of the items with this verb.
-async fn remove<C: Send + Sync + 'static>(
-    plan: &Plan<C>,
-    verb: Verb,
-    kinds: &[Kind<C>],
-    cloud: &C,
-    report: &Report,
-) -> Result<()> {
+async fn remove<C: Cloud + 'static>(plan: &Plan<C>, verb: Verb, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<()> {
     let entries: Vec<Entry> = plan.items.iter().filter(|item| item.verb == verb).filter_map(|item| item.found.clone()).collect();
     let (prefix, what) = match verb {
         Verb::Replace => ("old ", "what is to be made anew could not be removed"),

@@ -14,7 +14,7 @@ pub mod sweep;
 pub use apply::apply;
 pub use plan::{Item, Plan, Verb};
 pub use resource::{Address, Change, Cx, Effect, Entry, Found, Graph, Kind, Known, Ref, Resource, kind};
-pub use sweep::{Left, sweep};
+pub use sweep::{Cloud, Left, sweep};
 
 #[cfg(test)]
 mod tests;

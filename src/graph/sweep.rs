@@ -10,6 +10,12 @@ use super::resource::{Entry, Kind};
 use crate::error::{Error, Result};
 use crate::report::Report;
 
+/// What things are made of and removed from, as far as a sweep is concerned.
+pub trait Cloud: Send + Sync {
+    /// Something could not be removed: what waits until nothing uses it any more may wait in vain.
+    fn something_stays(&self) {}
+}
+
 /// Something that could not be removed, and why.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,12 +57,12 @@ impl Left {
 
 /// Removes these. The things of a kind go once everything of the kinds that may need them is gone; a kind whose users could not all be
 /// removed is tried all the same, since most of its things may have nothing to do with those. Returns what is left.
-pub async fn sweep<C: Send + Sync>(entries: Vec<Entry>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Vec<Left> {
+pub async fn sweep<C: Cloud>(entries: Vec<Entry>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Vec<Left> {
     sweep_as("", entries, kinds, cloud, report).await
 }
 
 /// As [`sweep`], with something before the kind's name in what is reported.
-pub(super) async fn sweep_as<C: Send + Sync>(
+pub(super) async fn sweep_as<C: Cloud>(
     prefix: &str,
     entries: Vec<Entry>,
     kinds: &[Kind<C>],
@@ -88,6 +94,9 @@ pub(super) async fn sweep_as<C: Send + Sync>(
         }
         let Some((name, outcome)) = running.next().await else { break };
         busy.retain(|other| *other != name);
+        if !outcome.is_empty() {
+            cloud.something_stays();
+        }
         left.extend(outcome);
     }
     left

@@ -33,6 +33,8 @@ struct World {
     meet: Option<(Vec<&'static str>, Barrier)>,
 }
 
+impl Cloud for World {}
+
 #[derive(Clone, Debug, PartialEq)]
 struct Stored {
     id: String,
