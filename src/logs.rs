@@ -14,7 +14,7 @@ use time::macros::format_description;
 
 use crate::error::{Error, Result};
 use crate::machine::ssh::Ssh;
-use crate::provider::{FoundMachine, LocalProvider};
+use crate::provider::{Finder, FoundMachine};
 use crate::standing::Standing;
 use crate::status::units;
 
@@ -98,7 +98,7 @@ pub struct Journals {
 /// Reads the journals of these machines, all at once: of the named units, or of all that kup starts there.
 pub async fn journals(
     standing: &Standing,
-    provider: &LocalProvider,
+    provider: &impl Finder,
     machines: &[&FoundMachine],
     named: &[UnitName],
     since: &Since,
@@ -123,7 +123,7 @@ pub async fn journals(
 }
 
 /// Why a machine can't be asked, and what its console says.
-async fn silence(standing: &Standing, provider: &LocalProvider, found: &FoundMachine, error: &Error) -> String {
+async fn silence(standing: &Standing, provider: &impl Finder, found: &FoundMachine, error: &Error) -> String {
     let console = match provider.console(&standing.id.name, &found.machine.name).await {
         Ok(console) => console,
         Err(e) => format!("its console can't be read: {e}"),

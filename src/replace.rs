@@ -12,7 +12,7 @@ use crate::kubeconfig::Access;
 use crate::machine::Role;
 use crate::pki::{Pki, layout};
 use crate::provider::local::{LocalProvider, names};
-use crate::provider::{Action, ClusterId, FoundMachine, Provider as _, Verb};
+use crate::provider::{Action, ClusterId, Finder as _, FoundMachine, Verb};
 use crate::report::Report;
 use crate::retire;
 
@@ -126,7 +126,7 @@ async fn others_serve(pki: &Pki, all: &[FoundMachine], lost: &FoundMachine) -> R
     let mut last = Vec::new();
     let login = layout::bootstrapper(pki)?;
     for other in all.iter().filter(|m| m.machine.role == Role::Master && m.machine.name != lost.machine.name && m.running) {
-        match ApiClient::new(other.machine.address, &pki.cluster.pair.cert, &login)?.ready(ANSWER, |_| {}).await {
+        match ApiClient::new(other.machine.route(), &pki.cluster.pair.cert, &login)?.ready(ANSWER, |_| {}).await {
             Ok(()) => return Ok(()),
             Err(e) => last.push(e.to_string()),
         }

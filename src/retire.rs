@@ -4,10 +4,12 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::aws::Aws;
 use crate::bundle::Bundle;
 use crate::error::{Context, Error, Result};
 use crate::kubeconfig::{self, Access};
 use crate::machine::ssh::last_lines;
+use crate::provider::aws::shrink::{self, Surplus};
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Verb};
 use crate::report::Report;
@@ -48,6 +50,49 @@ pub async fn surplus(
             };
             let outcome = outcome.await;
             part.close(outcome)
+        }
+    });
+    let outcome = futures::future::try_join_all(work).await.map(drop);
+    span.close(outcome)
+}
+
+/// Drains every minion that the plan takes out of a group on AWS, ends it, and removes its Node.
+pub async fn from_groups(
+    aws: &Aws,
+    surplus: &[Surplus],
+    bundle: &Bundle,
+    access: &Access,
+    patience: Option<Duration>,
+    report: &Report,
+) -> Result<()> {
+    let limit = patience.unwrap_or(DRAIN);
+    let span = report.step("surplus machines");
+    let work = surplus.iter().map(|group| {
+        let span = &span;
+        async move {
+            shrink::allow(aws, group).await?;
+            let each = group.members.iter().map(|instance| {
+                let part = span.child(instance);
+                async move {
+                    let outcome = async {
+                        part.waiting("its pods to move");
+                        // One that never joined, or is dead, has no pods that could.
+                        if is_ready(bundle, access, instance).await {
+                            drain(bundle, access, instance, limit).await?;
+                        }
+                        if group.keeps.is_some() {
+                            part.waiting("its group to end it");
+                            shrink::end(aws, group, instance).await?;
+                            part.waiting("its Node to go");
+                            forget(bundle, access, instance).await?;
+                        }
+                        Ok(())
+                    };
+                    let outcome = outcome.await;
+                    part.close(outcome)
+                }
+            });
+            futures::future::try_join_all(each).await.map(drop)
         }
     });
     let outcome = futures::future::try_join_all(work).await.map(drop);

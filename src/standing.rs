@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::machine::Role;
 use crate::machine::ssh::LoginKey;
 use crate::pki::{Pair, Pki, layout};
-use crate::provider::{ClusterId, Found, FoundMachine, Provider};
-use crate::{saved, state};
+use crate::provider::{ClusterId, Finder, Found, FoundMachine};
+use crate::saved;
 
 /// A cluster with everything that is needed to ask its machines and its API.
 pub struct Standing {
@@ -30,11 +30,11 @@ impl Standing {
     ///
     /// # Errors
     /// A cluster without machines, or whose state is not here, is an error that says what can be done.
-    pub async fn of(id: &ClusterId, provider: &impl Provider) -> Result<Standing> {
+    pub async fn of(id: &ClusterId, provider: &impl Finder) -> Result<Standing> {
         let Found { machines, .. } = find(id, provider).await?;
-        let cluster = saved::require(id)?;
+        let (cluster, pki) = tokio::try_join!(provider.config(id), provider.pki(id))?;
         let login = saved::login_key(id, &cluster)?;
-        Ok(Standing { id: id.clone(), cluster, machines, login, pki: Arc::new(pki(id)?) })
+        Ok(Standing { id: id.clone(), cluster, machines, login, pki })
     }
 
     /// The machine that a user's word means: its name, or the name without the cluster's.
@@ -79,7 +79,7 @@ impl Standing {
 
     /// A client of one master's API server, as the administrator.
     pub fn api(&self, master: &FoundMachine) -> Result<ApiClient> {
-        ApiClient::new(master.machine.address, &self.pki.cluster.pair.cert, &self.admin()?)
+        ApiClient::new(master.machine.route(), &self.pki.cluster.pair.cert, &self.admin()?)
     }
 
     /// A machine's name without the cluster's: `master-1`.
@@ -92,7 +92,7 @@ impl Standing {
 ///
 /// # Errors
 /// One that has no machine is an error that lists those there are.
-pub async fn find(id: &ClusterId, provider: &impl Provider) -> Result<Found> {
+pub async fn find(id: &ClusterId, provider: &impl Finder) -> Result<Found> {
     let found = provider.discover(&id.name).await?;
     if !found.machines.is_empty() {
         return Ok(found);
@@ -102,7 +102,7 @@ pub async fn find(id: &ClusterId, provider: &impl Provider) -> Result<Found> {
     if all.contains(name) {
         return Err(Error::new(format!("cluster {name} has no machine"))
             .why(format!("all that is left of it is {}", found.others.join(", ")))
-            .hint(format!("`kup up --name {name}` makes its machines, `kup down --name {name}` removes the rest")));
+            .hint(format!("`kup up {0}` makes its machines, `kup down {0}` removes the rest", id.flags())));
     }
     let mut error = Error::usage(format!("there is no cluster {} of the provider {}", quoted(name), id.provider.as_str()));
     if !all.is_empty() {
@@ -112,18 +112,6 @@ pub async fn find(id: &ClusterId, provider: &impl Provider) -> Result<Found> {
         error = error.hint(format!("did you mean --name {meant}?"));
     }
     Err(error.hint("kup up makes one"))
-}
-
-/// The cluster's PKI as it is. Unlike [`saved::pki`] this makes none where there is none.
-pub fn pki(id: &ClusterId) -> Result<Pki> {
-    let dir = state::cluster_dir(id)?.join("pki");
-    if !dir.is_dir() {
-        return Err(Error::new(format!("the keys of cluster {} are not here", id.name))
-            .why(format!("there is no {}", dir.display()))
-            .hint("run this as the user, and on the machine, that made the cluster")
-            .hint(format!("`kup up --name {}` goes on where it was stopped", id.name)));
-    }
-    Pki::open(&dir)
 }
 
 /// The machine that a user's word means.
@@ -166,6 +154,7 @@ mod tests {
                 user: "root".into(),
                 host_key: "ssh-ed25519 AAAA".into(),
                 bundle: BundleAccess::Mounted,
+                cloud: None,
             },
             running: true,
         };

@@ -1,5 +1,6 @@
-//! The story of `kup up`: on this host all of it, and in [`infrastructure`] that of AWS.
+//! The story of `kup up`: on this host all of it, and in [`aws`] that of AWS.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,11 @@ use crate::machine::topology::API_PORT;
 use crate::machine::{Machine, Role};
 use crate::pki::{Pki, layout};
 use crate::provider::local::LocalProvider;
-use crate::provider::{Action, ClusterId, Provider, Verb};
+use crate::provider::{Action, ClusterId, Finder, Provider, Verb};
 use crate::report::Report;
 use crate::{replace, retire, saved, state};
 
-pub mod infrastructure;
+pub mod aws;
 
 /// How long the provider may take to say, after a failure, which machines are still there.
 const AFTERMATH: Duration = Duration::from_secs(10);
@@ -105,7 +106,7 @@ impl Up {
         saved::save(&id, &self.cluster)?;
         let access_now = async || {
             let pki = saved::pki(&id)?;
-            Ok((access(&id, &self.cluster, &pki, &provider).await?, pki))
+            Ok((access(&id, &pki, &provider).await?, pki))
         };
         replace::remove(&id, plan, &provider, &bundle, self.patience, access_now, report).await.map_err(|e| self.resumable(e))?;
 
@@ -160,7 +161,7 @@ impl Up {
         }
         // The provider makes the key before the first machine.
         let login = saved::login_key(id, &self.cluster)?;
-        let mut context = bootstrap::Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
+        let mut context = bootstrap::Context::new(self.cluster.clone(), images, bundle, Arc::new(pki), login, report.clone());
         context.patience = self.patience;
         match bootstrap::run(&context, steps, machines).await {
             Ok(()) => Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect())),
@@ -212,30 +213,34 @@ async fn first(mut machines: mpsc::UnboundedReceiver<Machine>) -> mpsc::Unbounde
     receiver
 }
 
-/// How to reach a cluster: through the machine in front of its masters, or else the first master that stands, with the administrator's login.
-pub async fn access(id: &ClusterId, cluster: &Cluster, pki: &Pki, provider: &impl Provider) -> Result<Access> {
-    let found = provider.discover(&cluster.name).await?;
+/// How to reach a cluster: through what stands in front of its masters, or else the first master that stands, with the administrator's login.
+pub async fn access(id: &ClusterId, pki: &Pki, provider: &impl Finder) -> Result<Access> {
+    let found = provider.discover(&id.name).await?;
     let machines: Vec<Machine> = found.machines.into_iter().map(|found| found.machine).collect();
     access_to(id, &machines, pki)
 }
 
 /// As [`access`], to a cluster of these machines, by name.
 fn access_to(id: &ClusterId, machines: &[Machine], pki: &Pki) -> Result<Access> {
-    let first = |role| machines.iter().find(|m| m.role == role);
-    let front = first(Role::Balancer).or_else(|| first(Role::Master)).ok_or_else(|| {
-        Error::new(format!("cluster {} has no master", id.name)).hint(format!("`kup up --name {}` makes it", id.name))
+    let masters: Vec<&Machine> = machines.iter().filter(|m| m.role == Role::Master).collect();
+    let called = masters.iter().filter_map(|m| m.cloud.as_ref()).flat_map(|cloud| &cloud.called);
+    // In a cloud a load balancer, which has a name, stands in front of several.
+    let balancer = called.filter(|called| masters.len() > 1 && called.parse::<IpAddr>().is_err()).min().cloned();
+    let machine = machines.iter().find(|m| m.role == Role::Balancer).or_else(|| masters.first().copied());
+    let server = balancer.or_else(|| machine.map(|m| m.route().to_string())).ok_or_else(|| {
+        Error::new(format!("cluster {} has no master", id.name)).hint(format!("`kup up {}` makes it", id.flags()))
     })?;
     let admin = layout::admin(pki)?;
     Ok(Access {
         context: context_name(id),
-        server: format!("https://{}:{API_PORT}", front.address),
+        server: format!("https://{server}:{API_PORT}"),
         ca_pem: pki.cluster.pair.cert.clone(),
         cert_pem: admin.cert,
         key_pem: admin.key,
     })
 }
 
-/// The name of a cluster's entries in a kubeconfig: `local_<name>`.
+/// The name of a cluster's entries in a kubeconfig: `local_<name>`, `aws_<name>`.
 pub fn context_name(id: &ClusterId) -> String {
     format!("{}_{}", id.provider.as_str(), id.name)
 }

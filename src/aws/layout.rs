@@ -249,7 +249,7 @@ impl Machines<'_> {
             let gateway = self.network.gateway.clone();
             let public = graph.add(ElasticIp { name: name.clone(), interface: interface.clone(), gateway });
             let volume =
-                graph.add(Volume { name: format!("etcd-{}", index + 1), zone: zone_name.clone(), size: aws.etcd_volume });
+                graph.add(Volume { name: etcd_volume(&name), zone: zone_name.clone(), size: aws.etcd_volume });
             graph.add(Instance {
                 name,
                 instance_type: aws.masters.instance_type.clone(),
@@ -316,6 +316,11 @@ impl Machines<'_> {
         }
         Ok(())
     }
+}
+
+/// What the volume is called that a master's etcd has.
+pub fn etcd_volume(master: &str) -> String {
+    format!("etcd-{}", master.trim_start_matches("master-"))
 }
 
 /// A profile is called as its role.

@@ -198,6 +198,20 @@ impl Lock {
         Err(Error::new(what()).why("others take it and give it back all the time").hint("try again"))
     }
 
+    /// Refuses to go on where somebody holds the lock, without taking it: for work that changes nothing of AWS's.
+    ///
+    /// # Errors
+    /// Somebody holds it, who is named.
+    pub async fn refuse_if_held(aws: &Aws) -> Result<()> {
+        let what = || format!("whether cluster {} is locked could not be seen", aws.cluster);
+        match look(aws).await.map_err(|failure| failure.error(what()))? {
+            Seen::There { content: Some(Content { holder: Some(holder), .. }), age, .. } if !holder.is_gone(age) => {
+                Err(busy(aws, &holder))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn hold(aws: &Aws, me: Holder, etag: String) -> Lock {
         let (stop, stopped) = watch::channel(false);
         let (tell, lost) = watch::channel(None);

@@ -11,7 +11,7 @@ pub use policy::{Document, LARGEST, Statement, Whose, creates, operator, policy}
 use super::resource::ROWS;
 use super::{census, foreign, image, leftovers, lock, preflight, quota, simulate};
 use crate::cluster::Cluster;
-use crate::provider::aws::kept;
+use crate::provider::aws::{first_login, kept, minions, secrets, shrink};
 
 /// One action that a kind of resource needs of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -73,6 +73,10 @@ pub const OTHERS: &[(&str, &[Need])] = &[
     ("permissions", simulate::NEEDS),
     ("lock", lock::NEEDS),
     ("kept config", kept::NEEDS),
+    ("keys", secrets::NEEDS),
+    ("first login", first_login::NEEDS),
+    ("minions joining", minions::NEEDS),
+    ("minions leaving", shrink::NEEDS),
     ("census", census::NEEDS),
     ("foreign things", foreign::NEEDS),
     ("made by Kubernetes", leftovers::NEEDS),

@@ -12,6 +12,8 @@ pub const ROLE: &str = "kup.dev/role";
 pub const GROUP: &str = "kup.dev/group";
 /// The tag of a master with the public half of the SSH host key that it boots with: who has credentials knows it before logging in.
 pub const HOST_KEY: &str = "kup.dev/ssh-host-key";
+/// The tag of a master with the public half of the SSH host key that it made for itself at kup's first login.
+pub const OWN_HOST_KEY: &str = "kup.dev/ssh-host-key-own";
 /// The tag of a machine with what `aws.image` said, and the processor that was for.
 pub const IMAGE: &str = "kup.dev/image";
 /// The tag of a machine with the size of its root volume, in GiB.

@@ -13,6 +13,7 @@ pub(super) const STEP: Step = Step {
     name: "access",
     title: "access rules",
     on: On::Cluster,
+    only: None,
     after: &[After::All("api")],
     run: Run::Cluster(|context, span| {
         span.waiting("the API to take the access rules");

@@ -10,6 +10,7 @@ pub(super) const STEP: Step = Step {
     name: "addons",
     title: "add-ons",
     on: On::Cluster,
+    only: None,
     after: &[After::All("api")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };

@@ -18,6 +18,7 @@ pub(super) const STEP: Step = Step {
     name: "balancer",
     title: "load balancer",
     on: On::Balancers,
+    only: None,
     after: &[After::Same("files"), After::All("api")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
@@ -26,7 +27,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let look = Look::at(host, &[UNIT]);
     let word = units::start(context, host, &[UNIT]).await?;
     span.waiting("/readyz to say ok through it");
-    let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
+    let api = ApiClient::new(host.machine.route(), &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
     let what = || format!("the API does not answer through {}", host.machine.name);
     look.work(what, async { api.ready(context.deadline(DEADLINE), |_| {}).await.map_err(|e| e.within(what())) }).await?;
     Ok(word)

@@ -9,6 +9,7 @@ pub(super) const STEP: Step = Step {
     name: "bundle",
     title: "bundle",
     on: On::Nodes,
+    only: None,
     after: &[After::Same("connect")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Host, On, Run, Step};
+use super::{Context, Host, On, Run, Step, volume};
 use crate::error::{Error, Result};
 use crate::machine::facts::Facts;
 use crate::machine::ssh::Ssh;
@@ -15,17 +15,20 @@ pub(super) const STEP: Step = Step {
     name: "connect",
     title: "connections",
     on: On::Machines,
+    only: None,
     after: &[],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
 
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
-    let address = host.machine.address;
+    let address = host.machine.route();
     span.waiting(format!("SSH at {address}"));
     let seen = |last: &str| span.waiting(format!("SSH at {address} (last: {last})"));
     let anew = || format!("`kup up --replace {}` makes that machine anew", host.machine.name);
     let deadline = context.deadline(DEADLINE);
     let ssh = Ssh::connect_telling(&host.machine, &context.login, deadline, seen).await.map_err(|e| e.hint(anew()))?;
+    span.waiting("the volume for etcd's data");
+    volume::mount(&ssh, &host.machine).await?;
     span.waiting("what the machine is like");
     let facts = Facts::of(&ssh).await?;
     let wanted = context.bundle.manifest.arch.machine();

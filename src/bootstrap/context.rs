@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
 
 use super::api::{ApiClient, Nodes};
+use super::joining::Minions;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::machine::facts::Facts;
@@ -27,11 +28,13 @@ pub struct Context {
     /// The bundle, for machines that don't mount it.
     pub bundle: Arc<crate::bundle::Bundle>,
     /// The cluster's PKI.
-    pub pki: Pki,
+    pub pki: Arc<Pki>,
     /// By which kup logs in to machines.
     pub login: LoginKey,
     /// Where progress goes.
     pub report: Report,
+    /// Who makes minions that set themselves up, if there are such.
+    pub minions: Option<Arc<dyn Minions>>,
     /// How long to wait for any one thing, if the user said so.
     pub patience: Option<Duration>,
     hosts: watch::Sender<BTreeMap<String, Arc<Host>>>,
@@ -81,7 +84,7 @@ impl Context {
         cluster: Cluster,
         images: Images,
         bundle: Arc<crate::bundle::Bundle>,
-        pki: Pki,
+        pki: Arc<Pki>,
         login: LoginKey,
         report: Report,
     ) -> Context {
@@ -92,6 +95,7 @@ impl Context {
             pki,
             login,
             report,
+            minions: None,
             patience: None,
             hosts: watch::Sender::default(),
             changed: AtomicBool::new(false),
@@ -185,9 +189,10 @@ impl Context {
     pub async fn api(&self) -> Result<&ApiClient> {
         self.api
             .get_or_try_init(|| async {
-                let topology = self.topology().await;
-                let first = topology.masters.first().ok_or_else(|| Error::new("the cluster has no master"))?;
-                ApiClient::new(first.address, &self.pki.cluster.pair.cert, &layout::bootstrapper(&self.pki)?)
+                self.topology().await;
+                let masters = self.masters();
+                let first = masters.first().ok_or_else(|| Error::new("the cluster has no master"))?;
+                ApiClient::new(first.machine.route(), &self.pki.cluster.pair.cert, &layout::bootstrapper(&self.pki)?)
             })
             .await
     }

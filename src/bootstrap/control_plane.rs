@@ -16,6 +16,7 @@ pub(super) const STEP: Step = Step {
     name: "api",
     title: "API server",
     on: On::Masters,
+    only: None,
     after: &[After::Same("etcd")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
@@ -26,7 +27,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     // The next master waits until this one answers again.
     let (word, _turn) = units::start_holding(context, host, &["kube-apiserver.service"]).await?;
     span.waiting("/readyz");
-    let api = ApiClient::new(host.machine.address, &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
+    let api = ApiClient::new(host.machine.route(), &context.pki.cluster.pair.cert, &layout::bootstrapper(&context.pki)?)?;
     let what = || format!("the API server of {} did not become ready", host.machine.name);
     let seen = |last: &str| span.waiting(format!("/readyz (last: {})", briefly(last)));
     look.work(what, async { api.ready(context.deadline(DEADLINE), seen).await.map_err(|e| e.within(what())) }).await?;

@@ -6,6 +6,7 @@ pub(super) const STEP: Step = Step {
     name: "controllers",
     title: "controllers, scheduler",
     on: On::Masters,
+    only: None,
     after: &[After::Same("api")],
     run: Run::Machine(|context, host, span| {
         span.waiting("both units to start");

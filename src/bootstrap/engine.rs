@@ -8,6 +8,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 
 use super::context::{Context, Host};
+use crate::cluster::spec::ProviderKind;
 use crate::error::{Error, Result};
 use crate::machine::{Machine, Role, topology};
 use crate::report::event::SpanId;
@@ -21,6 +22,8 @@ pub struct Step {
     pub title: &'static str,
     /// Where it runs.
     pub on: On,
+    /// The only provider it is for; none for all.
+    pub only: Option<ProviderKind>,
     /// What must be done before.
     pub after: &'static [After],
     /// The work.
@@ -106,7 +109,7 @@ impl Board {
     }
 
     /// Waits until all of `after` is done. Returns the span whose end was the last that was needed.
-    async fn wait(&self, steps: &[Step], after: &[After], machine: &str) -> Option<SpanId> {
+    async fn wait(&self, steps: &[&Step], after: &[After], machine: &str) -> Option<SpanId> {
         let mut seen = self.done.subscribe();
         // The sender lives as long as the board: waiting can't fail.
         let done = seen
@@ -180,6 +183,9 @@ impl Spans<'_> {
 /// As many machines must come as the cluster's config asks for; the channel's end before that is the provider's failure, which its
 /// own future reports.
 pub async fn run(context: &Context, steps: &[Step], mut machines: mpsc::UnboundedReceiver<Machine>) -> Result<()> {
+    let for_us = |step: &&Step| step.only.is_none_or(|only| only == context.cluster.provider);
+    let steps: Vec<&Step> = steps.iter().filter(for_us).collect();
+    let steps = steps.as_slice();
     let board =
         Board { done: watch::Sender::default(), expected: topology::wanted(&context.cluster).map(|(role, _)| role).collect() };
     let spans = Spans { report: &context.report, open: Mutex::default() };
@@ -210,7 +216,7 @@ pub async fn run(context: &Context, steps: &[Step], mut machines: mpsc::Unbounde
 /// One step on one machine.
 fn cell<'a>(
     context: &'a Context,
-    steps: &'a [Step],
+    steps: &'a [&'a Step],
     step: &'a Step,
     host: Option<std::sync::Arc<Host>>,
     board: &'a Board,
@@ -251,13 +257,14 @@ mod tests {
 
     fn step(name: &'static str) -> Step {
         let run = Run::Machine(|_, _, _| Box::pin(async { Ok(String::new()) }));
-        Step { name, title: name, on: On::Machines, after: &[], run }
+        Step { name, title: name, on: On::Machines, only: None, after: &[], run }
     }
 
     #[tokio::test]
     async fn the_last_need_that_came_true_is_what_released_a_step() {
         let board = Board { done: watch::Sender::default(), expected: vec![Role::Master, Role::Minion] };
         let steps = [step("a"), step("b")];
+        let steps: Vec<&Step> = steps.iter().collect();
         let wait = |after: &'static [After]| board.wait(&steps, after, "m1");
         let both: &'static [After] = &[After::All("b"), After::Same("a")];
         board.mark("b", "m1", 11);

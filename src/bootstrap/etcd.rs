@@ -31,6 +31,7 @@ pub(super) const STEP: Step = Step {
     name: "etcd",
     title: "etcd",
     on: On::Masters,
+    only: None,
     after: &[After::Same("files"), After::Same("bundle")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };

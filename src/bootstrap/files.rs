@@ -11,6 +11,7 @@ pub(super) const STEP: Step = Step {
     name: "files",
     title: "files",
     on: On::Machines,
+    only: None,
     after: &[After::Same("connect")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };

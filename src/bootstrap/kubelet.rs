@@ -19,6 +19,7 @@ pub(super) const STEP: Step = Step {
     name: "kubelet",
     title: "nodes joining",
     on: On::Nodes,
+    only: None,
     after: &[After::Same("runtime"), After::All("api")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };
@@ -31,9 +32,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let word = units::start(context, host, &["kubelet.service"]).await?;
     span.waiting("the Node to be registered");
     let deadline = context.deadline(DEADLINE);
-    let has_label = |nodes: &Nodes| {
-        nodes.get(name).map(|n| n.metadata.labels.as_ref().is_some_and(|l| l.contains_key(label(host.machine.role))))
-    };
+    let has_label = |nodes: &Nodes| nodes.get(name).map(|node| has_label(node, host.machine.role));
     let registered = async {
         let registered = tokio::time::timeout(deadline, nodes.wait_for(|nodes| nodes.contains_key(name))).await;
         registered
@@ -57,7 +56,13 @@ const fn label(role: Role) -> &'static str {
     }
 }
 
-async fn label_node(context: &Context, name: &str, role: Role) -> Result<()> {
+/// Whether a Node has its role's label.
+pub(super) fn has_label(node: &Node, role: Role) -> bool {
+    node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label(role)))
+}
+
+/// Gives a Node its role's label.
+pub(super) async fn label_node(context: &Context, name: &str, role: Role) -> Result<()> {
     let api: Api<Node> = Api::all(context.api().await?.client());
     let patch = serde_json::json!({ "metadata": { "labels": { label(role): "" } } });
     let what = || format!("cannot label the Node {name}");

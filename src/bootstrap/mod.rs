@@ -18,15 +18,18 @@ mod control_plane;
 mod controllers;
 pub mod etcd;
 mod files;
+pub mod joining;
 mod kubelet;
 mod leaked;
 mod network;
 mod proxy;
 pub mod ready;
 mod runtime;
+mod volume;
 
 pub use context::{Context, Host};
 pub use engine::{After, On, Run, Step, run};
+pub use joining::Minions;
 
 /// The steps, in order. `kup up --until NAME` stops after one of them.
 pub const STEPS: &[Step] = &[
@@ -42,6 +45,7 @@ pub const STEPS: &[Step] = &[
     kubelet::STEP,
     network::STEP,
     proxy::STEP,
+    joining::STEP,
     addons::STEP,
     ready::STEP,
 ];

@@ -19,6 +19,7 @@ pub(super) const STEP: Step = Step {
     name: "network",
     title: "pod network",
     on: On::Nodes,
+    only: None,
     after: &[After::Same("kubelet"), After::All("access"), After::All("controllers")],
     run: Run::Machine(|context, host, span| Box::pin(run(context, host, span))),
 };

@@ -6,6 +6,7 @@ pub(super) const STEP: Step = Step {
     name: "proxy",
     title: "service proxy",
     on: On::Nodes,
+    only: None,
     // It reads its own Node first, so the Node should be there.
     after: &[After::Same("kubelet"), After::All("access")],
     run: Run::Machine(|context, host, span| {

@@ -37,7 +37,8 @@ pub(super) const STEP: Step = Step {
     name: "ready",
     title: "all ready",
     on: On::Cluster,
-    after: &[After::All("network"), After::All("proxy"), After::All("addons"), After::All("balancer")],
+    only: None,
+    after: &[After::All("network"), After::All("proxy"), After::All("minions"), After::All("addons"), After::All("balancer")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };
 

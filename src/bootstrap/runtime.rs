@@ -6,6 +6,7 @@ pub(super) const STEP: Step = Step {
     name: "runtime",
     title: "container runtime",
     on: On::Nodes,
+    only: None,
     after: &[After::Same("files"), After::Same("bundle")],
     run: Run::Machine(|context, host, span| {
         span.waiting("containerd to start");

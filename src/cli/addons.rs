@@ -14,6 +14,7 @@ use crate::addons::ready::State;
 use crate::addons::{ADDONS, Addon, apply, chosen, named, ready};
 use crate::bootstrap::api::ApiClient;
 use crate::bundle::{Arch, Bundle};
+use crate::cluster::spec::ProviderKind;
 use crate::cluster::{self, Cluster};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
@@ -148,6 +149,11 @@ async fn turn(switch: &Switch, on: bool, ui: &Ui) -> Result<()> {
         return Err(Error::usage(format!("{} can't be turned off: it is {}, which every cluster needs", addon.name, addon.what)));
     }
     let target = switch.target.require(&ui.report).await?;
+    if target.id.provider == ProviderKind::Aws {
+        let words = addons.iter().map(|a| format!("--set addons.{}={on}", a.name)).collect::<Vec<_>>().join(" ");
+        return Err(Error::usage("add-ons of a cluster on AWS are turned on and off by its config")
+            .hint(format!("`kup up {} {words}` does it", target.id.flags())));
+    }
     let name = &target.id.name;
     let command: Vec<String> = std::env::args().collect();
     let standing = Standing::of(&target.id, &target.provider).await?;

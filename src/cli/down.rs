@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Ui;
 use super::target::{Target, TargetArgs, Which};
+use crate::provider::LocalProvider;
 use crate::aws::leftovers::Volumes;
 use crate::down;
 use crate::error::{Error, Kind, Result};
@@ -42,7 +43,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     }
 }
 
-async fn local(args: &Args, target: Target, ui: &Ui) -> Result<()> {
+async fn local(args: &Args, target: Target<LocalProvider>, ui: &Ui) -> Result<()> {
     let name = target.id.name.clone();
     let found = down::plan(&target.id, &target.provider).await?;
     let things = found.machines.len() + found.others.len();

@@ -13,7 +13,7 @@ use crate::cluster::spec::ProviderKind;
 use crate::down::aws::Down;
 use crate::error::{Error, Kind, Result};
 use crate::provider::AwsProvider;
-use crate::up::infrastructure::{cost, counted, down};
+use crate::up::aws::{cost, counted, down};
 
 /// List what is left on AWS of clusters that have no machines any more, and what it costs
 ///

@@ -13,7 +13,7 @@ use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::Result;
 use crate::machine::Role;
 use crate::provider::aws::kept;
-use crate::provider::{AwsProvider, ClusterId, LocalProvider, Provider};
+use crate::provider::{AwsProvider, ClusterId, Finder, LocalProvider};
 use crate::report::Report;
 use crate::saved;
 use crate::standing::{self, Standing};
@@ -158,6 +158,7 @@ async fn on_aws(provider: &AwsProvider) -> Result<Vec<ClusterRow>> {
         async move {
             let machines = things.iter().filter(|thing| thing.cluster == name && thing.kind == "instance");
             let kept = kept::load(&provider.aws.of(name)).await?;
+            let id = ClusterId { provider: ProviderKind::Aws, name: name.to_owned() };
             Ok(ClusterRow {
                 name: name.to_owned(),
                 provider: ProviderKind::Aws,
@@ -165,7 +166,7 @@ async fn on_aws(provider: &AwsProvider) -> Result<Vec<ClusterRow>> {
                 version: kept.map(|kept| kept.cluster.kubernetes.version),
                 machines: machines.clone().count(),
                 running: machines.filter(|thing| thing.billed != Billed::No).count(),
-                context: None,
+                context: Some(context_name(&id)),
             })
         }
     });

@@ -12,8 +12,8 @@ use super::picture::Picture;
 use super::target::TargetArgs;
 use crate::error::{Context, Result};
 use crate::picture::cluster::{Cluster, Machine, Pod, State, draw};
-use crate::provider::{FoundMachine, Provider};
-use crate::standing::{self, Standing};
+use crate::provider::{Finder, FoundMachine};
+use crate::standing::Standing;
 use crate::status::{self, Node};
 use crate::up;
 
@@ -54,9 +54,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 }
 
 /// What there is to draw.
-async fn look(standing: &Standing, provider: &impl Provider) -> Result<Cluster> {
-    let pki = standing::pki(&standing.id)?;
-    let access = up::access(&standing.id, &standing.cluster, &pki, provider);
+async fn look(standing: &Standing, provider: &impl Finder) -> Result<Cluster> {
+    let access = up::access(&standing.id, standing.pki(), provider);
     let (access, nodes, pods) = tokio::join!(access, status::nodes(standing), status::pods(standing));
     let silent = nodes.as_ref().err().or(pods.as_ref().err()).cloned();
     let (nodes, pods) = (nodes.ok(), pods.ok());

@@ -10,7 +10,7 @@ use crate::cluster::spec::EngineChoice;
 use crate::error::{Context, Error, Result};
 use crate::machine::Machine;
 use crate::provider::local::{engine::Engine, load};
-use crate::provider::{LocalProvider, Provider};
+use crate::provider::{Finder as _, LocalProvider};
 use crate::state;
 
 use super::Ui;
@@ -89,10 +89,11 @@ async fn bundle(version: Option<&str>) -> Result<Bundle> {
 async fn target(which: &TargetArgs, ui: &Ui) -> Result<(Engine, Vec<Machine>)> {
     let target = which.require(&ui.report).await?;
     let name = &target.id.name;
-    let found = target.provider.discover(name).await?;
+    let provider = target.provider.local("kup image load")?;
+    let found = provider.discover(name).await?;
     let nodes = found.machines.into_iter().filter(|m| m.running && m.machine.role.is_node());
     let machines: Vec<Machine> = nodes.map(|m| m.machine).collect();
-    match target.provider.engine_of(name).await? {
+    match provider.engine_of(name).await? {
         Some(engine) if !machines.is_empty() => Ok((engine, machines)),
         Some(_) => {
             Err(Error::new(format!("no machine of cluster {name} is running")).hint(format!("kup up --name {name} starts them")))

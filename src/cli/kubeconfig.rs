@@ -7,7 +7,8 @@ use super::target::TargetArgs;
 use crate::error::{Error, Result};
 use crate::kubeconfig::{self, Access};
 use crate::state::write_atomic;
-use crate::{saved, standing, up};
+use crate::provider::Finder as _;
+use crate::{standing, up};
 
 /// Print a cluster's kubeconfig, merge it into yours, or write it to a file
 ///
@@ -24,8 +25,8 @@ pub struct Args {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let target = args.target.require(&ui.report).await?;
     standing::find(&target.id, &target.provider).await?;
-    let cluster = saved::require(&target.id)?;
-    let access = up::access(&target.id, &cluster, &standing::pki(&target.id)?, &target.provider).await?;
+    let pki = target.provider.pki(&target.id).await?;
+    let access = up::access(&target.id, &pki, &target.provider).await?;
     give(&args.to, &access, ui).await
 }
 

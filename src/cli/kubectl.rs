@@ -7,7 +7,8 @@ use super::nodes::become_program;
 use super::target::TargetArgs;
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Error, Result};
-use crate::{kubeconfig, saved, standing, state, up};
+use crate::provider::Finder as _;
+use crate::{kubeconfig, standing, state, up};
 
 /// Run kubectl on a cluster: that of its own version, without touching your kubeconfig
 ///
@@ -25,14 +26,15 @@ pub struct Args {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let target = args.target.require(&ui.report).await?;
     standing::find(&target.id, &target.provider).await?;
-    let cluster = saved::require(&target.id)?;
+    let cluster = target.provider.config(&target.id).await?;
     let version = &cluster.kubernetes.version;
     let bundle = Bundle::open(&state::cache_dir()?, version, Arch::host()?)?.ok_or_else(|| {
         Error::new(format!("the bundle of Kubernetes {version}, which holds its kubectl, is not in the cache"))
             .hint(format!("`kup bundle build --version {version}` or `kup bundle fetch --version {version}` gets it"))
     })?;
     bundle.verify(false)?;
-    let access = up::access(&target.id, &cluster, &standing::pki(&target.id)?, &target.provider).await?;
+    let pki = target.provider.pki(&target.id).await?;
+    let access = up::access(&target.id, &pki, &target.provider).await?;
     // kubectl reads it after kup is gone, so it isn't a temporary file; it goes with the cluster.
     let file = state::cluster_dir(&target.id)?.join("kubeconfig");
     state::write_atomic(&file, kubeconfig::render(&access).as_bytes(), 0o600)?;

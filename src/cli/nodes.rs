@@ -10,18 +10,18 @@ use super::Ui;
 use super::target::{Target, TargetArgs};
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::{Error, Kind, Result};
-use crate::provider::{ClusterId, LocalProvider, Provider};
+use crate::provider::{AnyProvider, ClusterId, Finder, LocalProvider};
 
 /// The cluster that is meant. Among several, a machine's full name says which.
 pub(super) async fn owner(target: &TargetArgs, machine: &str, ui: &Ui) -> Result<Target> {
     let error = match target.require(&ui.report).await {
-        Err(e) if e.kind == Kind::Usage && target.name.is_none() => e,
+        Err(e) if e.kind == Kind::Usage && target.name.is_none() && target.provider != Some(ProviderKind::Aws) => e,
         outcome => return outcome,
     };
     let provider = LocalProvider::new(target.engine.unwrap_or(EngineChoice::Auto));
     for name in provider.clusters().await? {
         if provider.discover(&name).await?.machines.iter().any(|m| m.machine.name == machine) {
-            return Ok(Target { id: ClusterId { provider: target.provider.unwrap_or(ProviderKind::Local), name }, provider });
+            return Ok(Target { id: ClusterId { provider: ProviderKind::Local, name }, provider: AnyProvider::Local(provider) });
         }
     }
     Err(error)

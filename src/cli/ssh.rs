@@ -9,7 +9,8 @@ use super::nodes::{become_program, owner};
 use super::target::TargetArgs;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::provider::FoundMachine;
+use crate::machine::ssh::quoted;
+use crate::provider::{Finder as _, FoundMachine};
 use crate::{saved, standing, state};
 
 /// Log in to a machine, or run a command on it
@@ -33,9 +34,9 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let FoundMachine { machine, running } = standing::pick(&target.id, &found.machines, &args.node)?;
     if !running {
         return Err(Error::new(format!("machine {} is stopped", machine.name))
-            .hint(format!("`kup up --name {}` starts it", target.id.name)));
+            .hint(format!("`kup up {}` starts it", target.id.flags())));
     }
-    let key = saved::login_key_path(&target.id, &saved::require(&target.id)?)?;
+    let key = saved::login_key_path(&target.id, &target.provider.config(&target.id).await?)?;
     // ssh reads it after kup is gone, so it isn't a temporary file; it goes with the cluster.
     let known = state::cluster_dir(&target.id)?.join("ssh_known_hosts");
     let lines: String = found.machines.iter().map(|m| format!("{} {}\n", m.machine.name, m.machine.host_key)).collect();
@@ -70,7 +71,7 @@ fn ssh(machine: &Machine, key: &Path, known: &Path, command: &[String], terminal
     if terminal && !command.is_empty() {
         ssh.arg("-t");
     }
-    ssh.arg(format!("{}@{}", machine.user, machine.address));
+    ssh.arg(format!("{}@{}", machine.user, machine.route()));
     match command {
         [] => {}
         [line] => drop(ssh.args(["--", line])),
@@ -83,11 +84,6 @@ fn ssh(machine: &Machine, key: &Path, known: &Path, command: &[String], terminal
 /// A path as ssh's options want it: `%` begins an escape there.
 fn expanded(path: &Path) -> String {
     path.display().to_string().replace('%', "%%")
-}
-
-/// A word as a POSIX shell reads it back unchanged.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -104,6 +100,7 @@ mod tests {
             user: "root".into(),
             host_key: "ssh-ed25519 AAAA".into(),
             bundle: BundleAccess::Mounted,
+            cloud: None,
         };
         let words: Vec<String> = command.iter().map(|w| (*w).to_owned()).collect();
         let ssh = ssh(&machine, Path::new("/s/100%/key"), Path::new("/s/a b/known"), &words, terminal);

@@ -7,7 +7,7 @@ use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::cluster::{Loaded, defaults};
 use crate::error::{Error, Result};
 use crate::provider::local::LocalProvider;
-use crate::provider::{AwsProvider, ClusterId, Provider as _};
+use crate::provider::{AnyProvider, AwsProvider, ClusterId, Finder as _};
 use crate::report::Report;
 
 /// Which cluster: by name, else the config file's, else the only one there is
@@ -34,19 +34,19 @@ pub struct TargetArgs {
     pub engine: Option<EngineChoice>,
 }
 
-/// A cluster on this host, and who made it.
-pub struct Target {
+/// A cluster, and who made it.
+pub struct Target<P = AnyProvider> {
     /// Which one.
     pub id: ClusterId,
     /// Its provider.
-    pub provider: LocalProvider,
+    pub provider: P,
 }
 
 /// A cluster of any provider.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Which {
     /// On this host.
-    Local(Target),
+    Local(Target<LocalProvider>),
     /// On AWS.
     Aws(AwsProvider),
 }
@@ -93,7 +93,7 @@ impl TargetArgs {
         })
     }
 
-    async fn local(&self, loaded: Loaded, named: bool) -> Result<Option<Target>> {
+    async fn local(&self, loaded: Loaded, named: bool) -> Result<Option<Target<LocalProvider>>> {
         let provider = LocalProvider::new(loaded.cluster.local.engine);
         let name = match named {
             true => loaded.cluster.name,
@@ -105,19 +105,19 @@ impl TargetArgs {
         Ok(Some(Target { id: ClusterId { provider: ProviderKind::Local, name }, provider }))
     }
 
-    /// The cluster that a command is for that needs one that runs, and therefore one on this host.
+    /// The cluster that a command is for that needs one.
     ///
     /// # Errors
-    /// No cluster; and one on AWS, whose machines this release does not turn into a cluster.
+    /// There is none; there are several and none is named.
     pub async fn require(&self, report: &Report) -> Result<Target> {
-        let loaded = self.load(report)?;
-        if loaded.cluster.provider == ProviderKind::Aws {
-            return Err(Error::usage("this does not work for clusters on AWS yet")
-                .why("this release builds what a cluster needs on AWS, but does not start Kubernetes on its machines")
-                .hint("`kup plan`, `kup up --until infrastructure`, `kup get clusters`, `kup gc` and `kup down` work there, with --provider aws"));
+        match self.which(report).await? {
+            Some(Which::Local(Target { id, provider })) => Ok(Target { id, provider: AnyProvider::Local(provider) }),
+            Some(Which::Aws(provider)) => {
+                let id = ClusterId { provider: ProviderKind::Aws, name: provider.aws.cluster.clone() };
+                Ok(Target { id, provider: AnyProvider::Aws(provider) })
+            }
+            None => Err(Error::new("there is no cluster").hint("kup up makes one")),
         }
-        let named = loaded.is_set("name") || loaded.file.is_some();
-        self.local(loaded, named).await?.ok_or_else(|| Error::new("there is no cluster").hint("kup up makes one"))
     }
 }
 

@@ -12,7 +12,6 @@ use crate::error::Result;
 use crate::picture::timeline;
 use crate::provider::AwsProvider;
 use crate::replace;
-use crate::report::Report;
 use crate::up::{Until, Up};
 
 mod aws;
@@ -127,10 +126,6 @@ pub(super) enum Wanted {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    if !args.dry_run && args.config.load(&Report::silent())?.cluster.provider == ProviderKind::Aws {
-        // Before AWS is asked anything.
-        args.up(args.config.load(&Report::silent())?.cluster)?.refuse_beyond_infrastructure()?;
-    }
     match wanted(&args.config, ui).await? {
         Wanted::Local(cluster) => local::run(&args, args.up(cluster)?, ui).await,
         Wanted::Aws(cluster, provider) => aws::run(&args, args.up(cluster)?, provider, ui).await,

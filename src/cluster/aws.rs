@@ -29,6 +29,8 @@ pub struct Aws {
     pub access: Access,
     /// What the machines boot from: debian-13, ubuntu-24.04, al2023 (the newest of each), or an image's id, like ami-0123456789abcdef0.
     pub image: Image,
+    /// How kup logs in to masters.
+    pub ssh: Ssh,
     /// A private SSH key (OpenSSH or PEM, ed25519 or RSA), made if absent.
     pub ssh_key: PathBuf,
     /// What masters are like.
@@ -72,6 +74,24 @@ pub struct Access {
     /// Ranges that may reach the API; none for this machine's own address, as AWS sees it.
     #[schemars(extend("examples" = [["198.51.100.7/32"]]))]
     pub api: Vec<String>,
+}
+
+/// How kup logs in to masters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ssh {
+    /// By which of their addresses kup and you reach them: public, or private over a VPN or a network that is connected to theirs.
+    pub address: Route,
+}
+
+/// Which of its addresses a machine is reached by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Route {
+    /// The one outside of its network.
+    Public,
+    /// The one in its network.
+    Private,
 }
 
 /// What machines are like.

@@ -20,7 +20,7 @@ use crate::provider::aws::AwsProvider;
 use crate::report::Report;
 use crate::state;
 use crate::up::context_name;
-use crate::up::infrastructure::{cost, down};
+use crate::up::aws::{cost, down};
 
 /// The kind whose thing holds the lock, and therefore goes last.
 const BUCKET: &str = "bucket";

@@ -21,8 +21,19 @@ pub type Made = BTreeMap<Address, Entry>;
 /// When one fails, nothing new is begun, what is under way is awaited, and all failures are returned in one error: what was made stands,
 /// and another call goes on from there.
 pub async fn apply<C: Cloud + 'static>(plan: &Plan<C>, kinds: &[Kind<C>], cloud: &C, report: &Report) -> Result<Made> {
+    apply_telling(plan, kinds, cloud, report, &|_| {}).await
+}
+
+/// As [`apply`]; `tell` hears of every wanted thing as soon as it is there: at once of those that stood already, after what it needs.
+pub async fn apply_telling<C: Cloud + 'static>(
+    plan: &Plan<C>,
+    kinds: &[Kind<C>],
+    cloud: &C,
+    report: &Report,
+    tell: &(dyn Fn(&Entry) + Send + Sync),
+) -> Result<Made> {
     remove(plan, Verb::Replace, kinds, cloud, report).await?;
-    let made = wanted(plan, cloud, report).await?;
+    let made = wanted(plan, cloud, report, tell).await?;
     remove(plan, Verb::Delete, kinds, cloud, report).await?;
     Ok(made)
 }
@@ -38,7 +49,12 @@ async fn remove<C: Cloud + 'static>(plan: &Plan<C>, verb: Verb, kinds: &[Kind<C>
     if left.is_empty() { Ok(()) } else { Err(Left::error(&left, what)) }
 }
 
-async fn wanted<C: Send + Sync + 'static>(plan: &Plan<C>, cloud: &C, report: &Report) -> Result<Made> {
+async fn wanted<C: Send + Sync + 'static>(
+    plan: &Plan<C>,
+    cloud: &C,
+    report: &Report,
+    tell: &(dyn Fn(&Entry) + Send + Sync),
+) -> Result<Made> {
     let known = plan.known();
     let items: Vec<&Item<C>> = plan.items.iter().filter(|item| item.wanted.is_some()).collect();
     let mut steps = Steps::new(&items, report);
@@ -47,6 +63,7 @@ async fn wanted<C: Send + Sync + 'static>(plan: &Plan<C>, cloud: &C, report: &Re
     for item in items {
         match (item.verb, &item.found) {
             (Verb::Keep, Some(entry)) => {
+                tell(entry);
                 done.insert(item.address.clone());
                 made.insert(item.address.clone(), entry.clone());
             }
@@ -71,6 +88,7 @@ async fn wanted<C: Send + Sync + 'static>(plan: &Plan<C>, cloud: &C, report: &Re
                 released_by = Some(span.id());
                 span.done();
                 known.insert(item.address.clone(), entry.any());
+                tell(&entry);
                 done.insert(item.address.clone());
                 made.insert(item.address.clone(), entry);
                 steps.end(item, None);

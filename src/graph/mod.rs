@@ -11,7 +11,7 @@ pub mod plan;
 pub mod resource;
 pub mod sweep;
 
-pub use apply::apply;
+pub use apply::{apply, apply_telling};
 pub use plan::{Item, Plan, Verb};
 pub use resource::{Address, Change, Cx, Effect, Entry, Found, Graph, Kind, Known, Ref, Resource, kind};
 pub use sweep::{Cloud, Left, sweep};

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::objects::{self, Gathered};
 use super::{Scrub, Since, connect, silence};
 use crate::error::{Context, Error, Result};
-use crate::provider::{FoundMachine, LocalProvider};
+use crate::provider::{Finder, FoundMachine};
 use crate::report::{Report, Span};
 use crate::standing::Standing;
 use crate::status::units;
@@ -56,7 +56,7 @@ pub struct Written {
 pub async fn write(
     to: &Path,
     standing: &Standing,
-    provider: &LocalProvider,
+    provider: &impl Finder,
     machines: &[&FoundMachine],
     since: Option<&Since>,
     extra: Vec<(String, Vec<u8>)>,

@@ -382,6 +382,7 @@ mod tests {
             user: "root".into(),
             host_key: String::new(),
             bundle: crate::machine::BundleAccess::Mounted,
+            cloud: None,
         }
     }
 

@@ -50,7 +50,7 @@ pub struct Machine {
     pub name: String,
     /// What it is for.
     pub role: Role,
-    /// The address by which the cluster's machines and kup reach it.
+    /// The address by which the cluster's machines reach it, and kup unless there is one [outside](InCloud::outside).
     pub address: Ipv4Addr,
     /// Where its SSH server listens.
     pub ssh_port: u16,
@@ -60,6 +60,32 @@ pub struct Machine {
     pub host_key: String,
     /// How it gets the bundle's files.
     pub bundle: BundleAccess,
+    /// What it has beside, if it stands in a cloud.
+    #[serde(flatten)]
+    pub cloud: Option<InCloud>,
+}
+
+impl Machine {
+    /// The address by which kup reaches it.
+    pub fn route(&self) -> Ipv4Addr {
+        self.cloud.as_ref().and_then(|cloud| cloud.outside).unwrap_or(self.address)
+    }
+}
+
+/// What a machine in a cloud has beside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InCloud {
+    /// By which the cloud's own controller knows it: `aws:///us-west-2a/i-0123456789abcdef0`.
+    pub provider_id: String,
+    /// What it is called among the cluster's resources: `master-1`.
+    pub resource: String,
+    /// Its address outside of the cluster's network, if kup and users reach it by that.
+    pub outside: Option<Ipv4Addr>,
+    /// Names and addresses, beside its own, by which users call the API.
+    pub called: Vec<String>,
+    /// The id of the volume that etcd's data is on.
+    pub etcd_volume: Option<String>,
 }
 
 /// How a machine gets the bundle's files.

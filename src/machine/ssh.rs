@@ -128,7 +128,7 @@ impl Ssh {
                 }
             }
             if Instant::now() >= until {
-                let Machine { name, address, ssh_port, .. } = machine;
+                let (Machine { name, ssh_port, .. }, address) = (machine, machine.route());
                 return Err(Error::new(format!("{name} did not answer on SSH within {} s", deadline.as_secs()))
                     .why(format!("last try of {address}:{ssh_port}: {last}"))
                     .hint("kup logs shows what the machine says; kup up tries again"));
@@ -164,9 +164,9 @@ impl Ssh {
     where
         F: FnOnce() -> Result<Box<dyn Read + Send>> + Send + 'static,
     {
-        let command = command.to_owned();
+        let shown = first_words(command);
+        let command = as_root(&self.machine().user, command);
         let name = self.machine().name.clone();
-        let shown = first_words(&command);
         let work = self.blocking(move |inner, cut| {
             let (connected, channel) = inner.channel(cut)?;
             let output = transact(&connected.session, channel, &command, open, deadline)?;
@@ -267,9 +267,10 @@ impl Inner {
 
     /// Connects, checks the host key, logs in.
     fn open(&self, watch: &Watch) -> Result<Connected, Refusal> {
-        let Machine { name, address, ssh_port, user, host_key, .. } = &self.machine;
+        let Machine { name, ssh_port, user, host_key, .. } = &self.machine;
+        let address = self.machine.route();
         let not_yet = |e: &dyn std::fmt::Display| Refusal::NotYet(e.to_string());
-        let socket = TcpStream::connect_timeout(&SocketAddr::from((*address, *ssh_port)), CONNECT).map_err(|e| not_yet(&e))?;
+        let socket = TcpStream::connect_timeout(&SocketAddr::from((address, *ssh_port)), CONNECT).map_err(|e| not_yet(&e))?;
         socket.set_nodelay(true).map_err(|e| not_yet(&e))?;
         keep_alive(&socket).map_err(|e| not_yet(&e))?;
         watch.watch(&socket)?;
@@ -376,6 +377,16 @@ fn first_words(command: &str) -> String {
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
+}
+
+/// A command as root runs it, whoever logs in: images of clouds let nobody in as root.
+fn as_root(user: &str, command: &str) -> String {
+    if user == "root" { command.to_owned() } else { format!("sudo -n -- sh -c {}", quoted(command)) }
+}
+
+/// A word as a POSIX shell reads it back unchanged.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn millis(d: Duration) -> u32 {

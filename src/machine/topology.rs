@@ -1,9 +1,11 @@
 //! Who the cluster's machines are to each other: masters by name and address, and what stands in front of several.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::{Machine, Role};
 use crate::cluster::Cluster;
+use crate::cluster::spec::ProviderKind;
 
 /// The name by which nodes reach the API. It stands in every machine's hosts file, with all masters' addresses, so that a
 /// changed set of masters changes no kubeconfig. `.internal` is reserved for private use (ICANN, 2024-07-29).
@@ -34,12 +36,16 @@ impl From<&Machine> for Peer {
     }
 }
 
-/// Every machine that a config asks for, by role and its number among its kind, masters first.
+/// Every machine that a config asks for and that kup sets up itself, by role and its number among its kind, masters first.
 ///
-/// Several masters have a small machine in front of them; one is called by its own address.
+/// On this host several masters have a small machine in front of them; one is called by its own address. On AWS a load balancer stands
+/// there, and minions set themselves up.
 pub fn wanted(cluster: &Cluster) -> impl Iterator<Item = (Role, u16)> {
-    let balancers = u16::from(cluster.masters.count > 1);
-    [(Role::Master, cluster.masters.count), (Role::Minion, cluster.minions.count), (Role::Balancer, balancers)]
+    let (minions, balancers) = match cluster.provider {
+        ProviderKind::Local => (cluster.minions.count, u16::from(cluster.masters.count > 1)),
+        ProviderKind::Aws => (0, 0),
+    };
+    [(Role::Master, cluster.masters.count), (Role::Minion, minions), (Role::Balancer, balancers)]
         .into_iter()
         .flat_map(|(role, count)| (1..=count).map(move |number| (role, number)))
 }
@@ -51,13 +57,16 @@ pub struct Topology {
     pub masters: Vec<Peer>,
     /// The machine in front of several masters.
     pub balancer: Option<Peer>,
+    /// Names and addresses, beside the machines' own, by which users call the API, in order.
+    pub called: Vec<String>,
 }
 
 impl Topology {
     /// From machines in any order.
     pub fn of<'a>(machines: impl IntoIterator<Item = &'a Machine>) -> Topology {
-        let (mut masters, mut balancer) = (Vec::new(), None);
+        let (mut masters, mut balancer, mut called) = (Vec::new(), None, BTreeSet::new());
         for machine in machines {
+            called.extend(machine.cloud.iter().flat_map(|cloud| cloud.called.iter().cloned()));
             match machine.role {
                 Role::Master => masters.push(Peer::from(machine)),
                 Role::Balancer => balancer = Some(Peer::from(machine)),
@@ -65,7 +74,7 @@ impl Topology {
             }
         }
         masters.sort_by(|a, b| a.name.cmp(&b.name));
-        Topology { masters, balancer }
+        Topology { masters, balancer, called: called.into_iter().collect() }
     }
 
     /// The address of the `kubernetes` Service: the first of the services range, as the API server itself chooses it.
@@ -101,6 +110,7 @@ mod tests {
             user: "root".into(),
             host_key: String::new(),
             bundle: BundleAccess::Mounted,
+            cloud: None,
         }
     }
 

@@ -105,5 +105,11 @@ fn api_server(cluster: &Cluster, topology: &Topology) -> Leaf {
     let mut ips: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
     ips.extend(topology.api_service_address(cluster).map(IpAddr::V4));
     ips.extend(called().map(|m| IpAddr::V4(m.address)));
+    for name in &topology.called {
+        match name.parse() {
+            Ok(address) => ips.push(address),
+            Err(_) => dns.push(name.clone()),
+        }
+    }
     Leaf::server("kube-apiserver", dns, ips)
 }

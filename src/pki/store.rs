@@ -1,11 +1,10 @@
-//! The PKI on disk: loads what is there, makes what is missing.
+//! The PKI as it is kept: loads what is there, makes what is missing.
 //!
-//! `pki/<authority>.{crt,key}`, `pki/service-account.{key,pub}`, `pki/encryption.key`, and `pki/issued/<owner>/<name>.{crt,key,json}`,
+//! `<authority>.{crt,key}`, `service-account.{key,pub}`, `encryption.key`, and `issued/<owner>/<name>.{crt,key,json}`,
 //! where the JSON says for what and by whom the certificate was issued and when it ends.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
@@ -14,12 +13,12 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::authority::{Authority, LEAF_VALIDITY, Leaf, Pair, RENEW_BEFORE};
+use super::files::{Dir, Files};
 use crate::error::{Context, Result};
-use crate::state::{private_dir, write_atomic};
 
 /// The authorities, the service-account key and the encryption key of one cluster.
 pub struct Pki {
-    dir: PathBuf,
+    files: Arc<dyn Files>,
     /// Signs everything that talks to the API, and the API itself.
     pub cluster: Authority,
     /// Signs etcd's members and its clients.
@@ -54,13 +53,18 @@ struct Record {
 impl Pki {
     /// Loads the cluster's PKI from `dir`, making what is missing.
     pub fn open(dir: &Path) -> Result<Pki> {
-        private_dir(dir)?;
+        Pki::of(Arc::new(Dir::open(dir)?))
+    }
+
+    /// Loads a PKI from where it is kept, making what is missing.
+    pub fn of(files: Arc<dyn Files>) -> Result<Pki> {
+        let kept = files.as_ref();
         let authority = |name: &str, common_name: &str| -> Result<Authority> {
-            match read_pair(dir, name)? {
+            match read_pair(kept, name)? {
                 Some(pair) => Authority::load(pair),
                 None => {
                     let authority = Authority::generate(common_name)?;
-                    write_pair(dir, name, &authority.pair)?;
+                    write_pair(kept, name, &authority.pair)?;
                     Ok(authority)
                 }
             }
@@ -69,83 +73,75 @@ impl Pki {
             cluster: authority("cluster-ca", "kubernetes")?,
             etcd: authority("etcd-ca", "etcd-ca")?,
             front_proxy: authority("front-proxy-ca", "front-proxy-ca")?,
-            service_account: service_account_key(dir)?,
-            encryption_key: encryption_key(dir)?,
-            dir: dir.to_owned(),
+            service_account: service_account_key(kept)?,
+            encryption_key: encryption_key(kept)?,
+            files,
         })
     }
 
     /// The certificate `name` of `owner` (a machine, or `cluster`), as it is if it still fits, else issued anew.
     pub fn leaf(&self, authority: &Authority, owner: &str, name: &str, leaf: &Leaf) -> Result<Pair> {
-        let dir = self.dir.join("issued").join(owner);
+        let files = self.files.as_ref();
+        let place = format!("issued/{owner}/{name}");
         let by = hex::encode(Sha256::digest(authority.pair.cert.as_bytes()));
-        let record_path = dir.join(format!("{name}.json"));
+        let record_name = format!("{place}.json");
         let now = OffsetDateTime::now_utc();
-        if let Some(text) = read(&record_path)?
+        if let Some(text) = files.read(&record_name)?
             && let Ok(record) = serde_json::from_str::<Record>(&text)
             && record.leaf == *leaf
             && record.authority == by
             && record.not_after > (now + RENEW_BEFORE).unix_timestamp()
-            && let Some(pair) = read_pair(&dir, name)?
+            && let Some(pair) = read_pair(files, &place)?
         {
             return Ok(pair);
         }
-        private_dir(&dir)?;
         let pair = authority.issue(leaf, LEAF_VALIDITY)?;
-        write_pair(&dir, name, &pair)?;
+        write_pair(files, &place, &pair)?;
         // Last: without its record a pair is never taken for good.
         let record = Record { leaf: leaf.clone(), authority: by, not_after: (now + LEAF_VALIDITY).unix_timestamp() };
-        let text = serde_json::to_vec(&record).context("cannot describe a certificate")?;
-        write_atomic(&record_path, &text, 0o600)?;
+        files.write(&record_name, &serde_json::to_string(&record).context("cannot describe a certificate")?)?;
         Ok(pair)
     }
 }
 
-fn service_account_key(dir: &Path) -> Result<ServiceAccountKey> {
-    let (private_path, public_path) = (dir.join("service-account.key"), dir.join("service-account.pub"));
-    if let (Some(private), Some(public)) = (read(&private_path)?, read(&public_path)?) {
+fn service_account_key(files: &dyn Files) -> Result<ServiceAccountKey> {
+    let (private_name, public_name) = ("service-account.key", "service-account.pub");
+    if let (Some(private), Some(public)) = (files.read(private_name)?, files.read(public_name)?) {
         return Ok(ServiceAccountKey { private, public });
     }
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).context("cannot make the service-account key")?;
     let made = ServiceAccountKey { private: key.serialize_pem(), public: key.public_key_pem() };
-    write_atomic(&private_path, made.private.as_bytes(), 0o600)?;
-    write_atomic(&public_path, made.public.as_bytes(), 0o600)?;
+    files.write(private_name, &made.private)?;
+    files.write(public_name, &made.public)?;
     Ok(made)
 }
 
-fn encryption_key(dir: &Path) -> Result<String> {
-    let path = dir.join("encryption.key");
-    if let Some(key) = read(&path)? {
+fn encryption_key(files: &dyn Files) -> Result<String> {
+    let name = "encryption.key";
+    if let Some(key) = files.read(name)? {
         return Ok(key);
     }
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).context("cannot get random bytes from the kernel")?;
     let key = base64::engine::general_purpose::STANDARD.encode(bytes);
-    write_atomic(&path, key.as_bytes(), 0o600)?;
+    files.write(name, &key)?;
     Ok(key)
 }
 
-fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
-    }
-}
-
-fn read_pair(dir: &Path, name: &str) -> Result<Option<Pair>> {
-    let cert = read(&dir.join(format!("{name}.crt")))?;
-    let key = read(&dir.join(format!("{name}.key")))?;
+fn read_pair(files: &dyn Files, name: &str) -> Result<Option<Pair>> {
+    let cert = files.read(&format!("{name}.crt"))?;
+    let key = files.read(&format!("{name}.key"))?;
     Ok(cert.zip(key).map(|(cert, key)| Pair { cert, key }))
 }
 
-fn write_pair(dir: &Path, name: &str, pair: &Pair) -> Result<()> {
-    write_atomic(&dir.join(format!("{name}.key")), pair.key.as_bytes(), 0o600)?;
-    write_atomic(&dir.join(format!("{name}.crt")), pair.cert.as_bytes(), 0o600)
+fn write_pair(files: &dyn Files, name: &str, pair: &Pair) -> Result<()> {
+    files.write(&format!("{name}.key"), &pair.key)?;
+    files.write(&format!("{name}.crt"), &pair.cert)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use x509_parser::pem::Pem;

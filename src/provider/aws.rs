@@ -14,9 +14,15 @@ use crate::error::{Error, Result};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
 use crate::report::Report;
 
+pub mod arrivals;
 pub mod checks;
+mod finder;
+pub mod first_login;
 pub mod kept;
+pub mod minions;
 pub mod replace;
+pub mod secrets;
+pub mod shrink;
 pub mod surroundings;
 
 use kept::Kept;
@@ -203,9 +209,9 @@ impl AwsProvider {
         Ok(plan)
     }
 
-    /// Does what the plan says.
-    pub async fn apply(&self, plan: &AwsPlan, report: &Report) -> Result<()> {
-        graph::apply(&plan.plan, &resource::kinds(), &self.aws, report).await.map(drop)
+    /// Does what the plan says; `tell` hears of each thing as soon as it is there.
+    pub async fn apply(&self, plan: &AwsPlan, report: &Report, tell: &(dyn Fn(&Entry) + Send + Sync)) -> Result<()> {
+        graph::apply_telling(&plan.plan, &resource::kinds(), &self.aws, report, tell).await.map(drop)
     }
 
     /// The zones and types that could be had where one has run out.

@@ -13,9 +13,10 @@ use crate::cluster::Cluster;
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::{Error, Result};
 use crate::machine::host::{self, Facts, Needs};
-use crate::provider::{Action, ClusterId, Found, MachineSender, Provider};
+use crate::pki::Pki;
+use crate::provider::{Action, ClusterId, Finder, Found, MachineSender, Provider};
 use crate::report::Report;
-use crate::state;
+use crate::{saved, state};
 
 pub mod engine;
 mod facts;
@@ -168,9 +169,34 @@ impl LocalProvider {
         names::check(cluster)?;
         survey::engine_of(self.engines().await?, cluster).await
     }
+}
 
-    /// What a machine last wrote to its console, and whether it runs: for errors about a machine that doesn't answer.
-    pub async fn console(&self, cluster: &str, machine: &str) -> Result<String> {
+impl Finder for LocalProvider {
+    async fn discover(&self, name: &str) -> Result<Found> {
+        names::check(name)?;
+        survey::discover(self.engines().await?, name).await
+    }
+
+    async fn clusters(&self) -> Result<Vec<String>> {
+        survey::clusters(self.engines().await?).await
+    }
+
+    async fn config(&self, id: &ClusterId) -> Result<Cluster> {
+        saved::require(id)
+    }
+
+    async fn pki(&self, id: &ClusterId) -> Result<Arc<Pki>> {
+        let dir = state::cluster_dir(id)?.join("pki");
+        if !dir.is_dir() {
+            return Err(Error::new(format!("the keys of cluster {} are not here", id.name))
+                .why(format!("there is no {}", dir.display()))
+                .hint("run this as the user, and on the machine, that made the cluster")
+                .hint(format!("`kup up --name {}` goes on where it was stopped", id.name)));
+        }
+        Pki::open(&dir).map(Arc::new)
+    }
+
+    async fn console(&self, cluster: &str, machine: &str) -> Result<String> {
         let engine = self.engine_of(cluster).await?.ok_or_else(|| Error::new(format!("cluster {cluster} has no machine")))?;
         let state = engine
             .run(engine::ASK, ["container", "inspect", "--format", "{{.State.Status}}, exit code {{.State.ExitCode}}", machine]);
@@ -197,15 +223,6 @@ impl Provider for LocalProvider {
 
     async fn provision(&self, cluster: &Cluster, report: &Report, machines: MachineSender) -> Result<()> {
         provision::provision(self, cluster, report, machines).await
-    }
-
-    async fn discover(&self, name: &str) -> Result<Found> {
-        names::check(name)?;
-        survey::discover(self.engines().await?, name).await
-    }
-
-    async fn clusters(&self) -> Result<Vec<String>> {
-        survey::clusters(self.engines().await?).await
     }
 
     async fn teardown(&self, name: &str, report: &Report) -> Result<Vec<String>> {

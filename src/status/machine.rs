@@ -257,6 +257,7 @@ mod tests {
             user: "root".into(),
             host_key: String::new(),
             bundle: BundleAccess::Mounted,
+            cloud: None,
         };
         let mut status = MachineStatus::silent(&FoundMachine { machine, running: true }, None);
         parse(text, &mut status, OffsetDateTime::now_utc()).map(|()| status)

@@ -87,6 +87,7 @@ impl Server {
             user: "root".into(),
             host_key: host_key.public_key().to_openssh().unwrap(),
             bundle: BundleAccess::Sent,
+            cloud: None,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::layout::Image;
 use crate::aws::permissions::{Need, Scope, implied, need};
-use crate::aws::tags::{self, HOST_KEY, IMAGE, ROOT_VOLUME};
+use crate::aws::tags::{self, HOST_KEY, IMAGE, OWN_HOST_KEY, ROOT_VOLUME};
 use crate::aws::user_data::HostKey;
 use crate::aws::watch::state_of;
 use crate::error::Result;
@@ -79,6 +79,8 @@ pub struct InstanceFound {
     pub public_address: Option<String>,
     /// The public half of the SSH host key that it was made with, as one line.
     pub host_key: Option<String>,
+    /// The public half of the one that it made for itself since, as one line.
+    pub own_host_key: Option<String>,
     /// When it was started last, in seconds since 1970.
     pub launched: Option<i64>,
     /// What `aws.image` said when it was made, and the processor.
@@ -283,7 +285,7 @@ fn up(found: &InstanceFound) -> bool {
 }
 
 /// Those that have not ended: AWS lists the others for an hour more.
-fn live() -> Filter {
+pub fn live() -> Filter {
     tags::ec2::among("instance-state-name", &["pending", "running", "stopping", "stopped"].map(str::to_owned))
 }
 
@@ -308,6 +310,7 @@ fn seen(instance: aws_sdk_ec2::types::Instance) -> InstanceFound {
         zone: instance.placement().and_then(|p| p.availability_zone()).unwrap_or_default().to_owned(),
         instance_type: instance.instance_type().map(InstanceType::as_str).unwrap_or_default().to_owned(),
         host_key: tag(HOST_KEY),
+        own_host_key: tag(OWN_HOST_KEY),
         image: tag(IMAGE),
         root_volume: tag(ROOT_VOLUME),
         volumes: volumes.collect(),

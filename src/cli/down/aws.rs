@@ -8,7 +8,7 @@ use crate::cli::Ui;
 use crate::down::aws::{self, Down, Removed, Seen};
 use crate::error::{Error, Kind, Result};
 use crate::provider::aws::AwsProvider;
-use crate::up::infrastructure::cost;
+use crate::up::aws::cost;
 
 /// Shows what stands, asks, removes it, and says what was proven. Without a question it is looked at only once, under the lock.
 pub(super) async fn run(args: &Args, provider: AwsProvider, ui: &Ui) -> Result<()> {

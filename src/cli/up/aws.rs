@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Args, draw};
 use crate::cli::Ui;
@@ -17,8 +17,8 @@ use crate::provider::aws::{AwsPlan, AwsProvider};
 use crate::report::chain::{self, chain};
 use crate::report::tree::duration;
 use crate::times::{self, Work};
-use crate::up::Up;
-use crate::up::infrastructure::down;
+use crate::up::aws::down;
+use crate::up::{Outcome, Until, Up};
 
 /// The wanted cluster, and the login for it.
 pub(super) async fn wanted(args: &ConfigArgs, mut loaded: Loaded, ui: &Ui) -> Result<(Cluster, AwsProvider)> {
@@ -87,35 +87,65 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
             span.done_with("yes");
         }
     }
-    let changed = up.infrastructure(&provider, plan, &ui.interrupt, &ui.report).await?;
+    let infrastructure = up.until == Some(Until::Infrastructure);
+    let outcome = if infrastructure {
+        Made::Infrastructure { changed: up.infrastructure(&provider, plan, &ui.interrupt, &ui.report).await? }
+    } else {
+        Made::Cluster(up.on_aws(&provider, plan, &ui.interrupt, &ui.report).await?)
+    };
     let record = ui.record()?;
     let links = chain(&record, true);
     if let Some(kind) = kind
+        && (infrastructure || matches!(outcome, Made::Cluster(Outcome::Ready { .. })))
         && let Err(e) = times::remember(&file, kind, &record)
     {
         ui.report.warn(format!("how long this took can't be remembered: {}", e.why.first().unwrap_or(&e.what)));
     }
+    let (head, next, mut result) = told(&outcome, &provider, args.until.as_deref().unwrap_or_default());
     if ui.json {
-        return ui.result(&json!({
-            "cluster": name, "stoppedAfter": "infrastructure", "changed": changed,
-            "account": provider.aws.identity.account, "region": provider.aws.region,
-            "calls": calls(&provider), "took": record.now, "chain": links,
-        }));
+        result["account"] = json!(provider.aws.identity.account);
+        result["region"] = json!(provider.aws.region);
+        result["calls"] = calls(&provider);
+        result["took"] = json!(record.now);
+        result["chain"] = json!(links);
+        return ui.result(&result);
     }
-    let word = if changed { "Everything that" } else { "As before, everything that" };
-    let head = format!(
-        "{word} cluster {name} needs on AWS stands in {}; Kubernetes is not started on its machines.",
-        provider.aws.region
-    );
     let columns = ui.columns().map_or(usize::MAX, |c| c.saturating_sub(3));
     let lines: String = chain::lines(&links, &format!("{name}-"), columns).iter().map(|l| format!("\n  {l}")).collect();
-    let next = format!(
-        "\n\nNext:\n  kup get clusters {}\n  {}",
-        provider.aws.flags().replace(&format!(" --name {name}"), ""),
-        down(&provider.aws)
-    );
-    ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}{next}", duration(record.now)));
+    ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}\n\nNext:{next}", duration(record.now)));
     Ok(())
+}
+
+/// How far a run came.
+enum Made {
+    /// All that AWS is to have.
+    Infrastructure { changed: bool },
+    /// A cluster, or a part of it.
+    Cluster(Outcome),
+}
+
+/// An outcome in words, what to type next, and the outcome as JSON.
+fn told(made: &Made, provider: &AwsProvider, until: &str) -> (String, String, Value) {
+    let (name, region, flags) = (&provider.aws.cluster, &provider.aws.region, provider.aws.flags());
+    let down = down(&provider.aws);
+    match made {
+        Made::Infrastructure { changed } => {
+            let word = if *changed { "Everything that" } else { "As before, everything that" };
+            let head = format!("{word} cluster {name} needs on AWS stands in {region}; Kubernetes is not started on its machines.");
+            let next = format!("\n  kup up {flags}\n  {down}");
+            (head, next, json!({ "cluster": name, "stoppedAfter": "infrastructure", "changed": changed }))
+        }
+        Made::Cluster(Outcome::Stopped) => {
+            let head = format!("Cluster {name} stands in {region} up to the step {until}.");
+            (head, format!("\n  kup up {flags}\n  {down}"), json!({ "cluster": name, "stoppedAfter": until }))
+        }
+        Made::Cluster(Outcome::Ready { access, changed }) => {
+            let word = if *changed { "is ready" } else { "is ready, as before," };
+            let head = format!("Cluster {name} {word} at {}; your kubectl context is {}.", access.server, access.context);
+            let next = format!("\n  kup status {flags}\n  kup kubectl {flags} -- get nodes\n  {down}");
+            (head, next, json!({ "cluster": name, "server": access.server, "context": access.context, "changed": changed }))
+        }
+    }
 }
 
 /// `31 to create, 1 to delete`; none if a plan changes nothing.

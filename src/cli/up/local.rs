@@ -10,7 +10,7 @@ use crate::cli::target::only;
 use crate::cluster::{Cluster, Loaded};
 use crate::error::{Error, Kind, Result};
 use crate::provider::local::LocalProvider;
-use crate::provider::{Action, ClusterId, Provider, Verb};
+use crate::provider::{Action, ClusterId, Finder as _, Verb};
 use crate::report::chain::{self, chain};
 use crate::report::tree::duration;
 use crate::times::{self, Work};

@@ -169,6 +169,7 @@ pub fn found(container: &Container) -> Option<FoundMachine> {
         user: "root".into(),
         host_key: label(HOST_KEY)?.to_owned(),
         bundle,
+        cloud: None,
     };
     Some(FoundMachine { machine, running: container.running })
 }

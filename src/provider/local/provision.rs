@@ -159,6 +159,7 @@ async fn make(
                     user: "root".into(),
                     host_key: host_key.ok_or_else(|| Error::new(format!("machine {} has no SSH host key", slot.wanted.name)))?,
                     bundle: if design.mount.is_some() { BundleAccess::Mounted } else { BundleAccess::Sent },
+                    cloud: None,
                 }
             }
         };

@@ -1,0 +1,251 @@
+//! The story of `kup up` on AWS: everything that the machines need and the machines themselves, and a cluster of them. Masters are set up
+//! over SSH as they come; minions set themselves up, from what stands in the cluster's bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::{Outcome, Until, Up, access, access_to, first};
+use crate::aws::Aws;
+use crate::aws::census::{self, Billed, Thing};
+use crate::aws::lock::Lock;
+use crate::aws::prices::{Cost, Item, Prices, Usage};
+use crate::bootstrap::{self, Context};
+use crate::bundle::{Arch, Bundle};
+use crate::error::{Error, Kind, Result};
+use crate::interrupt::Interrupt;
+use crate::kubeconfig;
+use crate::machine::Machine;
+use crate::machine::files::Images;
+use crate::provider::aws::arrivals::Arrivals;
+use crate::provider::aws::minions::OfGroups;
+use crate::provider::aws::secrets::Secrets;
+use crate::provider::aws::{AwsPlan, AwsProvider, shrink};
+use crate::report::Report;
+use crate::{retire, saved};
+
+/// How long AWS may take to say, after a failure, what is there.
+const AFTERMATH: Duration = Duration::from_secs(20);
+
+impl Up {
+    /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing needs no lock, since its
+    /// machines are only looked at, and set right by what the same call would do again.
+    pub async fn on_aws(&self, provider: &AwsProvider, plan: AwsPlan, interrupt: &Interrupt, report: &Report) -> Result<Outcome> {
+        let secrets = Secrets::read(&provider.aws).await?;
+        let outcome = match secrets {
+            Some(secrets) if plan.is_empty() && !plan.keeps => {
+                Lock::refuse_if_held(&provider.aws).await?;
+                interrupt.or(self.cluster_of(provider, &plan, secrets, report)).await
+            }
+            secrets => {
+                let span = report.step("lock");
+                // Whoever is refused here made nothing: what stands is whoever's who holds the lock.
+                let lock = span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await)?;
+                let work = async {
+                    let plan = provider.again(&self.cluster, plan, &self.replace).await?;
+                    // What was read before the lock may be somebody else's work of a moment ago.
+                    let secrets = match secrets {
+                        Some(secrets) => secrets,
+                        None => match Secrets::read(&provider.aws).await? {
+                            Some(secrets) => secrets,
+                            None => Secrets::make(&provider.aws).await?,
+                        },
+                    };
+                    self.cluster_of(provider, &plan, secrets, report).await
+                };
+                lock.during(report, interrupt.or(work)).await
+            }
+        };
+        match outcome {
+            Err(error) if error.kind != Kind::Interrupted => Err(self.what_is_left(error, provider).await),
+            outcome => outcome,
+        }
+    }
+
+    /// Does what the plan says, and makes a cluster of the machines as they come.
+    async fn cluster_of(&self, provider: &AwsProvider, plan: &AwsPlan, secrets: Secrets, report: &Report) -> Result<Outcome> {
+        self.shrink(provider, plan, &secrets, report).await?;
+        let (things, arriving) = mpsc::unbounded_channel();
+        let (sender, machines) = mpsc::unbounded_channel();
+        let tell = move |thing: &crate::graph::Entry| {
+            // Whoever listened may have failed meanwhile, and says so itself.
+            let _ = things.send(thing.clone());
+        };
+        let made = async {
+            // The sender ends with the work: then no more machines come.
+            let tell = tell;
+            provider.apply(plan, report, &tell).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
+        };
+        let arrivals = Arrivals { aws: &provider.aws, cluster: &self.cluster, around: &plan.around, report };
+        let work = async {
+            tokio::try_join!(made, arrivals.masters(arriving, sender), self.bootstrap_on_aws(provider, plan, &secrets, machines, report))
+        };
+        let work = work.await;
+        // Certificates that were issued are kept whatever came of it: another run goes on with the same.
+        let (changed, machines) = match (work, secrets.save(&provider.aws).await) {
+            (Ok(((), (), made)), Ok(())) => made,
+            (Err(error), Err(also)) => return Err(error.why(format!("also: {also}"))),
+            (Err(error), Ok(())) | (Ok(_), Err(error)) => return Err(error),
+        };
+        if self.steps().0 {
+            let access = access_to(&self.id(), &machines, &secrets.pki)?;
+            let span = report.step("kubeconfig");
+            span.waiting("its lock");
+            span.close(kubeconfig::merge(&access))?;
+            return Ok(Outcome::Ready { access, changed: changed || !plan.is_empty() });
+        }
+        Ok(Outcome::Stopped)
+    }
+
+    /// Takes minions out of groups that become smaller or go, once their pods have moved.
+    async fn shrink(&self, provider: &AwsProvider, plan: &AwsPlan, secrets: &Secrets, report: &Report) -> Result<()> {
+        let surplus = shrink::surplus(&plan.plan)?;
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        let bundle = self.bundle_of(plan, report).await?;
+        let access = access(&self.id(), &secrets.pki, provider).await?;
+        retire::from_groups(&provider.aws, &surplus, &bundle, &access, self.patience, report).await
+    }
+
+    async fn bundle_of(&self, plan: &AwsPlan, report: &Report) -> Result<Bundle> {
+        let arch = Arch::of_machine(&plan.around.image.architecture)?;
+        Bundle::ensure(&self.cluster.kubernetes.version, arch, self.mirror.clone(), report).await
+    }
+
+    /// Runs the steps on the masters as they come. Says whether that changed anything, and which machines came.
+    async fn bootstrap_on_aws(
+        &self,
+        provider: &AwsProvider,
+        plan: &AwsPlan,
+        secrets: &Secrets,
+        machines: mpsc::UnboundedReceiver<Machine>,
+        report: &Report,
+    ) -> Result<(bool, Vec<Machine>)> {
+        let bundle = Arc::new(self.bundle_of(plan, report).await?);
+        let images = Images::of(&bundle.manifest)?;
+        let machines = first(machines).await;
+        let (_, steps) = self.steps();
+        if steps.is_empty() {
+            return Ok((false, Vec::new()));
+        }
+        // It is made before the first machine is.
+        let login = saved::login_key(&self.id(), &self.cluster)?;
+        let pki = secrets.pki.clone();
+        let mut context = Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
+        context.patience = self.patience;
+        context.minions = Some(Arc::new(OfGroups(provider.aws.clone())));
+        bootstrap::run(&context, steps, machines).await?;
+        Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
+    }
+
+    /// Makes what the plan says. Says whether anything was changed.
+    pub async fn infrastructure(
+        &self,
+        provider: &AwsProvider,
+        plan: AwsPlan,
+        interrupt: &Interrupt,
+        report: &Report,
+    ) -> Result<bool> {
+        let changes = !plan.is_empty();
+        if !changes && !plan.keeps {
+            return Ok(false);
+        }
+        let span = report.step("lock");
+        let lock = match span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await) {
+            Ok(lock) => lock,
+            // Nothing of ours was made: what stands is whoever's who holds the lock.
+            Err(error) => return Err(error),
+        };
+        let work = async {
+            let plan = provider.again(&self.cluster, plan, &self.replace).await?;
+            provider.apply(&plan, report, &|_| {}).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
+        };
+        match lock.during(report, interrupt.or(work)).await {
+            Ok(()) => Ok(changes),
+            Err(error) if error.kind == Kind::Interrupted => Err(error),
+            Err(error) => Err(self.what_is_left(error, provider).await),
+        }
+    }
+
+    /// Says what stands now, and what it costs: nothing is removed on its own.
+    async fn what_is_left(&self, error: Error, provider: &AwsProvider) -> Error {
+        let (aws, name) = (&provider.aws, &self.cluster.name);
+        let place = format!("{}/{}", aws.identity.account, aws.region);
+        let until = if self.until == Some(Until::Infrastructure) { " --until infrastructure" } else { "" };
+        let again = format!("kup up {}{until}", aws.flags());
+        let error = match tokio::time::timeout(AFTERMATH, census::take(aws, Some(name))).await {
+            Ok(Ok(things)) if things.is_empty() => return error.hint(format!("nothing was made; `{again}` tries again")),
+            Ok(Ok(things)) => {
+                error.left(format!("{} of cluster {name} in {place}{}", counted(&things), cost(&aws.region, &things)))
+            }
+            // What could not be asked is no reason to hide why the work failed.
+            Ok(Err(_)) | Err(_) => {
+                error.left(format!("what was made of cluster {name} in {place} until then; AWS could not be asked what that is"))
+            }
+        };
+        error.hint(format!("`{again}` goes on from here, `{}` removes it", down(aws)))
+    }
+}
+
+/// The command that removes a cluster.
+pub fn down(aws: &Aws) -> String {
+    format!("kup down {}", aws.flags())
+}
+
+/// `1 resource`, `12 resources`.
+pub fn counted(things: &[Thing]) -> String {
+    if things.len() == 1 { "1 resource".to_owned() } else { format!("{} resources", things.len()) }
+}
+
+/// `, about $0.123 an hour, $89.79 a month`; nothing for things that cost nothing by themselves.
+pub fn cost(region: &str, things: &[Thing]) -> String {
+    let usage: Vec<Usage> = things.iter().filter_map(|thing| usage(&thing.billed)).collect();
+    match Prices::in_region(region) {
+        _ if usage.is_empty() => String::new(),
+        Ok(prices) => format!(", {}", Cost::of(&usage, &prices).words()),
+        Err(_) => ", at an unknown price".to_owned(),
+    }
+}
+
+fn usage(billed: &Billed) -> Option<Usage> {
+    let (item, quantity) = match billed {
+        Billed::No => return None,
+        Billed::Instance(of) => (Item::Instance(of.clone()), 1.0),
+        Billed::Volume { size, .. } => (Item::Gp3, f64::from(*size)),
+        Billed::Address => (Item::PublicIpv4, 1.0),
+        Billed::LoadBalancer(_) => (Item::NetworkLoadBalancer, 1.0),
+    };
+    Some(Usage { item, quantity })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::aws::census::Maker;
+
+    fn thing(billed: Billed) -> Thing {
+        Thing {
+            cluster: "a".into(),
+            kind: "volume",
+            id: "vol-1".into(),
+            name: String::new(),
+            maker: Maker::Kup,
+            billed,
+            vpc: None,
+            tags: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_paid_by_the_hour_has_a_cost() {
+        assert_eq!(cost("us-west-2", &[thing(Billed::No)]), "");
+        assert_eq!(cost("nowhere-1", &[thing(Billed::Instance("t3.small".into()))]), ", at an unknown price");
+        let both = [thing(Billed::No), thing(Billed::Instance("t3.small".into()))];
+        assert!(cost("us-west-2", &both).contains("an hour"), "{}", cost("us-west-2", &both));
+        assert_eq!((counted(&both[..1]), counted(&both)), ("1 resource".to_owned(), "2 resources".to_owned()));
+    }
+}
