@@ -1,0 +1,124 @@
+"""Brings what is there to what is wanted, at each change of the emulator's state: networks, rules, machines, volumes."""
+
+import asyncio
+import json
+import logging
+import shutil
+
+from machines import firewall, network
+from machines.engine import Engine
+from machines.machine import Machine
+from machines.metadata import Metadata
+from machines.names import Names, up_link
+from machines.shell import call, namespaces, within
+from machines.volumes import Volumes
+
+LOG = logging.getLogger("machines")
+# Nothing is lost if word of a change is: all of it is looked at again so often, in seconds.
+PERIOD = 1
+EMPTY = {"vpcs": {}, "endpoints": {}, "groups": {}, "instances": {}, "volumes": {}, "balancers": {}}
+
+
+class Runner:
+    def __init__(self, names: Names, image: str):
+        self.names = names
+        self.engine = Engine(names, image)
+        self.volumes = Volumes(names)
+        self.world = EMPTY
+        self.machines: dict[str, Machine] = {}
+        self.metadata: dict[str, Metadata] = {}
+        # What each router was told last.
+        self.rules: dict[str, str] = {}
+        self.changed = asyncio.Event()
+        self.writer = None
+
+    async def run(self):
+        listening = asyncio.create_task(self.listen())
+        # Nothing is known before the first word, and to make what is there equal to nothing would be wrong.
+        await self.changed.wait()
+        await self.adopt()
+        while not listening.done():
+            self.changed.clear()
+            try:
+                await self.settle()
+            except Exception:
+                LOG.exception("not all is as it should be")
+            try:
+                await asyncio.wait_for(self.changed.wait(), PERIOD)
+            except TimeoutError:
+                pass
+        await listening
+
+    async def listen(self):
+        """Takes in each world that the emulator tells. Ends when the emulator has."""
+        reader, self.writer = await asyncio.open_unix_connection(str(self.names.directory / "world.sock"), limit=1 << 28)
+        while line := await reader.readline():
+            world = json.loads(line)
+            for name, e in world["endpoints"].items():
+                e["id"], e["ranges"] = name, world["vpcs"][e["vpc"]]["ranges"]
+            self.world = world
+            self.changed.set()
+
+    def report(self, instance: str, i: dict, state: str):
+        said = {"instance": instance, "account": i["account"], "region": i["region"], "turn": i["turn"], "state": state}
+        self.writer.write(json.dumps(said).encode() + b"\n")
+
+    async def adopt(self):
+        """Machines that an earlier runner, which was killed, left behind."""
+        for instance, pid in (await self.engine.all()).items():
+            machine = self.machines[instance] = self.new(instance)
+            wanted = self.world["instances"].get(instance)
+            if wanted and pid:
+                machine.endpoint = self.world["endpoints"][wanted["endpoint"]]
+                machine.adopt(pid, wanted["turn"])
+
+    def new(self, instance: str) -> Machine:
+        return Machine(instance, self.names, self.engine, self.volumes, self.report)
+
+    async def settle(self):
+        world = self.world
+        await self.settle_routers(world)
+        for instance, machine in list(self.machines.items()):
+            if machine.gone:
+                del self.machines[instance]
+                shutil.rmtree(self.names.instance(instance), ignore_errors=True)
+            elif instance not in world["instances"]:
+                machine.want(None, None, {})
+        for instance, i in world["instances"].items():
+            machine = self.machines.get(instance)
+            if machine is None:
+                machine = self.machines[instance] = self.new(instance)
+            disks = {name: v for name, v in world["volumes"].items() if v["attached"] and v["attached"]["instance"] == instance}
+            machine.want(i, world["endpoints"][i["endpoint"]], disks)
+        await self.volumes.forget(set(world["volumes"]))
+        network.publish(self.names, {e["public"]: up_link(e["vpc"]) for e in world["endpoints"].values() if e["public"]})
+
+    async def settle_routers(self, world):
+        wanted = {e["vpc"] for e in world["endpoints"].values()}
+        there = {name.removeprefix(self.names.prefix + "-") for name in namespaces(self.names.prefix)}
+        for vpc in wanted:
+            router = self.names.router(vpc)
+            if vpc not in there:
+                network.make_router(self.names, vpc, world["vpcs"][vpc]["ranges"])
+                self.rules.pop(vpc, None)
+            rules = firewall.text(world, vpc)
+            if rules != self.rules.get(vpc):
+                await call("ip", "netns", "exec", router, "nft", "-f", "-", given=rules)
+                self.rules[vpc] = rules
+            if vpc not in self.metadata:
+                service = self.metadata[vpc] = Metadata(lambda address, vpc=vpc: self.look(vpc, address))
+                await service.serve(within(router, Metadata.listen))
+        busy = {m.endpoint["vpc"] for m in self.machines.values() if m.endpoint}
+        for vpc in {name for name in there if name.startswith("vpc-")} - wanted - busy:
+            if service := self.metadata.pop(vpc, None):
+                service.close()
+            self.rules.pop(vpc, None)
+            network.remove(self.names.router(vpc))
+
+    def look(self, vpc: str, address: str):
+        """Which machine has an address."""
+        for instance, i in self.world["instances"].items():
+            e = self.world["endpoints"][i["endpoint"]]
+            if e["vpc"] == vpc and e["address"] == address:
+                return instance, i, e
+        return None
