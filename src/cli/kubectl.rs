@@ -36,6 +36,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let pki = target.provider.pki(&target.id).await?;
     let access = up::access(&target.id, &pki, &target.provider).await?;
     // kubectl reads it after kup is gone, so it isn't a temporary file; it goes with the cluster.
+    state::private_dir(&state::cluster_dir(&target.id)?)?;
     let file = state::cluster_dir(&target.id)?.join("kubeconfig");
     state::write_atomic(&file, kubeconfig::render(&access).as_bytes(), 0o600)?;
     let mut kubectl = Command::new(bundle.path("kubectl")?);

@@ -38,6 +38,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     }
     let key = saved::login_key_path(&target.id, &target.provider.config(&target.id).await?)?;
     // ssh reads it after kup is gone, so it isn't a temporary file; it goes with the cluster.
+    state::private_dir(&state::cluster_dir(&target.id)?)?;
     let known = state::cluster_dir(&target.id)?.join("ssh_known_hosts");
     let lines: String = found.machines.iter().map(|m| format!("{} {}\n", m.machine.name, m.machine.host_key)).collect();
     state::write_atomic(&known, lines.as_bytes(), 0o600)?;
