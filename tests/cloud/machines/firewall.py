@@ -84,7 +84,7 @@ def leaving(name: str, e: dict, ranges: str) -> list[str]:
         out,
         "ct state established,related accept",
         *(f"jump {chain_of('out', group)}" for group in e["groups"]),
-        "drop",
+        "accept" if e.get("open") else "drop",
         "}",
     ]
 
@@ -99,7 +99,8 @@ def arriving(name: str, e: dict) -> list[str]:
         f"ip saddr {{ {METADATA}, {RESOLVER} }} accept",
         "ct state established,related accept",
         *(f"jump {chain_of('in', group)}" for group in e["groups"]),
-        "drop",
+        # A balancer that was made without groups.
+        "accept" if e.get("open") else "drop",
         "}",
     ]
 

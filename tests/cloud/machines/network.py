@@ -98,8 +98,8 @@ def make_place(names: Names, owner: str, endpoint: str, e: dict):
     ip(
         f"addr replace {subnet[1]}/32 dev lo",
         f"link set {link} mtu {INSIDE} up",
-        f"route add {e['address']} dev {link}",
-        f"neigh add {e['address']} lladdr {e['mac']} dev {link} nud permanent",
+        f"route replace {e['address']} dev {link}",
+        f"neigh replace {e['address']} lladdr {e['mac']} dev {link} nud permanent",
         namespace=router,
     )
     sysctl(place, ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)

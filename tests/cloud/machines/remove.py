@@ -7,6 +7,7 @@ import shutil
 from machines import network, volumes
 from machines.engine import LABEL
 from machines.names import Names
+from machines.resolver import Hosts
 from machines.shell import namespaces, run
 
 
@@ -23,4 +24,5 @@ def all_of(names: Names):
     for namespace in namespaces(names.prefix):
         network.remove(namespace)
     volumes.remove_all(names)
+    Hosts(names).write({})
     shutil.rmtree(pathlib.Path(names.directory), ignore_errors=True)

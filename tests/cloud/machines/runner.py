@@ -5,7 +5,8 @@ import json
 import logging
 import shutil
 
-from machines import firewall, network
+from machines import firewall, network, resolver
+from machines.balancers import Balancers
 from machines.engine import Engine
 from machines.machine import Machine
 from machines.metadata import Metadata
@@ -16,7 +17,7 @@ from machines.volumes import Volumes
 LOG = logging.getLogger("machines")
 # Nothing is lost if word of a change is: all of it is looked at again so often, in seconds.
 PERIOD = 1
-EMPTY = {"vpcs": {}, "endpoints": {}, "groups": {}, "instances": {}, "volumes": {}, "balancers": {}}
+EMPTY = {"vpcs": {}, "endpoints": {}, "groups": {}, "instances": {}, "volumes": {}, "balancers": {}, "targets": {}}
 
 
 class Runner:
@@ -26,7 +27,11 @@ class Runner:
         self.volumes = Volumes(names)
         self.world = EMPTY
         self.machines: dict[str, Machine] = {}
+        self.balancers = Balancers(names, self.say)
+        self.hosts = resolver.Hosts(names)
+        # Of each network: the metadata service, and the resolver's sockets.
         self.metadata: dict[str, Metadata] = {}
+        self.resolvers: dict[str, list[asyncio.DatagramTransport]] = {}
         # What each router was told last.
         self.rules: dict[str, str] = {}
         self.changed = asyncio.Event()
@@ -60,7 +65,9 @@ class Runner:
             self.changed.set()
 
     def report(self, instance: str, i: dict, state: str):
-        said = {"instance": instance, "account": i["account"], "region": i["region"], "turn": i["turn"], "state": state}
+        self.say({"instance": instance, "account": i["account"], "region": i["region"], "turn": i["turn"], "state": state})
+
+    def say(self, said: dict):
         self.writer.write(json.dumps(said).encode() + b"\n")
 
     async def adopt(self):
@@ -90,6 +97,8 @@ class Runner:
                 machine = self.machines[instance] = self.new(instance)
             disks = {name: v for name, v in world["volumes"].items() if v["attached"] and v["attached"]["instance"] == instance}
             machine.want(i, world["endpoints"][i["endpoint"]], disks)
+        await self.balancers.settle(world)
+        self.hosts.write({b["name"]: self.balancers.addresses(b) for b in world["balancers"].values() if b["public"]})
         await self.volumes.forget(set(world["volumes"]))
         network.publish(self.names, {e["public"]: up_link(e["vpc"]) for e in world["endpoints"].values() if e["public"]})
 
@@ -108,12 +117,24 @@ class Runner:
             if vpc not in self.metadata:
                 service = self.metadata[vpc] = Metadata(lambda address, vpc=vpc: self.look(vpc, address))
                 await service.serve(within(router, Metadata.listen))
+                sockets = within(router, resolver.Resolver.listen, resolver.addresses_of(world["vpcs"][vpc]["ranges"]))
+                for socket in sockets:
+                    made = await asyncio.get_running_loop().create_datagram_endpoint(lambda vpc=vpc: resolver.Resolver(lambda: self.names_in(vpc)), sock=socket)
+                    self.resolvers.setdefault(vpc, []).append(made[0])
         busy = {m.endpoint["vpc"] for m in self.machines.values() if m.endpoint}
         for vpc in {name for name in there if name.startswith("vpc-")} - wanted - busy:
             if service := self.metadata.pop(vpc, None):
                 service.close()
+            for transport in self.resolvers.pop(vpc, []):
+                transport.close()
             self.rules.pop(vpc, None)
             network.remove(self.names.router(vpc))
+
+    def names_in(self, vpc: str) -> dict[str, list[str]]:
+        if vpc not in self.world["vpcs"]:
+            return {}
+        balancers = {b["name"]: self.balancers.addresses(b) for b in self.world["balancers"].values() if b["public"] or b["vpc"] == vpc}
+        return resolver.table(self.world, vpc, balancers)
 
     def look(self, vpc: str, address: str):
         """Which machine has an address."""

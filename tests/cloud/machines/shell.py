@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pathlib
+import socket
 import subprocess
 import threading
 
@@ -81,3 +82,15 @@ def sysctl(namespace: str, **values):
             pathlib.Path("/proc/sys/net", name.replace("__", "/")).write_text(str(value))
 
     within(namespace, write)
+
+
+async def connected_from(namespace: str, to: tuple[str, int]) -> socket.socket:
+    """A connection out of a namespace."""
+    connection = within(namespace, socket.socket)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, to)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

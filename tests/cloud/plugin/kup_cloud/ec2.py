@@ -8,6 +8,7 @@ from localstack.services.ec2.provider import Ec2Provider
 from localstack.services.moto import call_moto
 from localstack.utils.patch import patch
 from moto.core.responses import ActionResult
+from moto.ec2.models.elastic_block_store import EBSBackend
 from moto.ec2.models.launch_templates import LaunchTemplateBackend, LaunchTemplateVersion
 from moto.ec2.models.security_groups import SecurityGroupRule
 from moto.ec2.models.vpcs import VPCBackend
@@ -75,6 +76,12 @@ def mend():
             options.vpc = None
             self.dhcp_options_sets[options.id] = options
         return deleted
+
+    @patch(EBSBackend.detach_volume)
+    def detach_volume(original, self, volume_id, instance_id, device_path):
+        # Who has it need not be said.
+        attachment = self.get_volume(volume_id).attachment
+        return original(self, volume_id, instance_id or (attachment and attachment.instance.id), device_path)
 
     @patch(LaunchTemplateVersion.__init__)
     def version(original, self, template, number, data, description):

@@ -29,20 +29,27 @@ CONSOLE = 64 * 1024
 
 @hooks.on_runtime_create(should_load=bool(DIRECTORY))
 def attach():
+    import moto.ec2.models
     import moto.elbv2.models
-    import moto.iam.models  # noqa: F401
+    import moto.iam.models
+
+    from kup_cloud import access, balancer_world
 
     mend()
+    balancer_world.mend()
     connection = Connection(os.path.join(DIRECTORY, "world.sock"))
 
     def changed(_chain, context, _response):
         operation = context.operation.name if context.operation else ""
-        if context.service and context.service.service_name in SERVICES and not operation.startswith(READS):
+        service = context.service.service_name if context.service else None
+        if service in SERVICES and not operation.startswith(READS):
+            if service == "elbv2":
+                balancer_world.settle(
+                    moto.ec2.models.ec2_backends[context.account_id][context.region], moto.elbv2.models.elbv2_backends[context.account_id][context.region]
+                )
             connection.tell()
 
     handlers.run_custom_finalizers.append(changed)
-    from kup_cloud import access
-
     handlers.serve_custom_service_request_handlers.append(access.check)
 
 
@@ -98,6 +105,7 @@ class Connection:
 
 def settled():
     """The world, read again where it changed under the reader's hands."""
+    # Only now: it loads all of moto's services.
     from kup_cloud.world import world
 
     for _ in range(50):
@@ -115,6 +123,7 @@ def report(said) -> bool:
     if "health" in said:
         from kup_cloud import balancer_world
 
+        balancer_world.HEALTH.clear()
         balancer_world.HEALTH.update(said["health"])
         return False
     backend = ec2_backends[said["account"]][said["region"]]
@@ -134,7 +143,9 @@ def mend():
     import moto.ec2.models.elastic_ip_addresses as elastic
     import moto.ec2.models.elastic_network_interfaces as interfaces
     from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
+    from moto.ec2.models.elastic_network_interfaces import NetworkInterfaceBackend
     from moto.ec2.models.instances import Instance, InstanceBackend
+    from moto.ec2.models.subnets import Subnet
     from moto.ec2.responses.general import General
 
     elastic.random_ip = interfaces.random_public_ip = public_addresses(os.environ["KUP_MACHINES_RANGE"])
@@ -161,6 +172,34 @@ def mend():
     def reboot(original, self):
         original(self)
         self.kup_turn = getattr(self, "kup_turn", 0) + 1
+
+    @patch(InstanceBackend.modify_instance_metadata_options)
+    def metadata(original, self, instance_id, **given):
+        """What isn't named stays: moto would forget it."""
+        now = self.get_instance(instance_id).metadata_options
+        kept = {
+            "http_tokens": now.http_tokens,
+            "hop_limit": now.http_put_response_hop_limit,
+            "http_endpoint": now.http_endpoint,
+            "http_protocol": now.http_protocol_ipv6,
+            "metadata_tags": now.instance_metadata_tags,
+        }
+        return original(self, instance_id, **kept | {name: value for name, value in given.items() if value is not None})
+
+    @patch(Subnet.get_available_subnet_ip)
+    def free_address(original, self, instance):
+        """moto counts those that it gave out itself, and not those that interfaces were made with."""
+        taken = {nic.private_ip_address for nic in self.ec2_backend.enis.values() if nic.subnet is self}
+        while (address := original(self, instance)) in taken:
+            pass
+        return address
+
+    @patch(NetworkInterfaceBackend.create_network_interface)
+    def create_interface(original, self, subnet, private_ip_address, *args, **given):
+        """The subnet's next address, where moto takes any, be it another interface's."""
+        if not private_ip_address and not given.get("private_ip_addresses"):
+            private_ip_address = (self.get_subnet(subnet) if isinstance(subnet, str) else subnet).get_available_subnet_ip(None)
+        return original(self, subnet, private_ip_address, *args, **given)
 
     @patch(ElasticAddressBackend.associate_address)
     def associate(original, self, *args, **given):

@@ -10,20 +10,20 @@ from moto.ec2.models import ec2_backends
 from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 
-from kup_cloud import credentials
+from kup_cloud import balancer_world, credentials
 
 # Instances that have a machine, running or not.
 KEPT = ("pending", "running", "stopping", "stopped", "shutting-down")
 
 
 def world() -> dict:
-    seen = {"vpcs": {}, "endpoints": {}, "groups": {}, "instances": {}, "volumes": {}, "balancers": {}}
+    seen = {"vpcs": {}, "endpoints": {}, "groups": {}, "instances": {}, "volumes": {}, "balancers": {}, "targets": {}}
     for account, regions in list(ec2_backends.items()):
         for region, backend in list(regions.items()):
             add_region(seen, account, region, backend)
     for account, regions in list(elbv2_backends.items()):
         for backend in list(regions.values()):
-            add_balancers(seen, ec2_backends[account][backend.region_name], backend)
+            balancer_world.add(seen, ec2_backends[account][backend.region_name], backend)
     return seen
 
 
@@ -32,11 +32,7 @@ def add_region(seen, account, region, backend):
     if not instances and not backend.volumes:
         # Its default VPC alone is no reason to say anything.
         return
-    for vpc in list(backend.vpcs.values()):
-        seen["vpcs"][vpc.id] = {"ranges": ranges_of(vpc), "region": region}
-    for groups in list(backend.groups.values()):
-        for group in list(groups.values()):
-            seen["groups"][group.id] = {"vpc": group.vpc_id, "in": rules_of(group.ingress_rules), "out": rules_of(group.egress_rules)}
+    need_region(seen, region, backend)
     public = public_addresses(backend)
     for instance in instances:
         nic = instance.nics.get(0)
@@ -53,6 +49,15 @@ def add_region(seen, account, region, backend):
             continue
         at = {"instance": holder.id, "device": attachment.device} if holder and holder.state in KEPT else None
         seen["volumes"][volume.id] = {"size": int(volume.size), "attached": at}
+
+
+def need_region(seen, region, backend):
+    """What interfaces in it are about."""
+    for vpc in list(backend.vpcs.values()):
+        seen["vpcs"][vpc.id] = {"ranges": ranges_of(vpc), "region": region}
+    for groups in list(backend.groups.values()):
+        for group in list(groups.values()):
+            seen["groups"][group.id] = {"vpc": group.vpc_id, "in": rules_of(group.ingress_rules), "out": rules_of(group.egress_rules)}
 
 
 def ranges_of(vpc) -> list[str]:
@@ -169,9 +174,3 @@ def profile_of(account, association, instance, region) -> dict | None:
         "role": role.name if role else None,
         "credentials": credentials.of(account, region, role.arn, instance.id) if role else None,
     }
-
-
-def add_balancers(seen, ec2, elb):
-    from kup_cloud import balancer_world
-
-    balancer_world.add(seen, ec2, elb)

@@ -1,0 +1,124 @@
+"""Network load balancers: a node in each subnet, in a namespace of its own as machines are, that hands connections on to healthy targets.
+
+Who connects is not passed on: targets see the node, as with client-address preservation off.
+"""
+
+import asyncio
+import itertools
+import logging
+import socket
+
+from machines import network
+from machines.health import HEALTHY, Target
+from machines.names import Names
+from machines.shell import connected_from, namespaces, within
+
+LOG = logging.getLogger("machines")
+PIECE = 1 << 16
+# A target that is said to be healthy and doesn't take a connection by then is passed over, in seconds.
+PATIENCE = 5
+
+
+class Balancers:
+    def __init__(self, names: Names, report):
+        self.names, self.report = names, report
+        self.world = {"balancers": {}, "targets": {}, "endpoints": {}}
+        # (node, port) -> its listener; (group, target, port) -> its checks.
+        self.listeners: dict[tuple[str, str], asyncio.Server] = {}
+        self.targets: dict[str, Target] = {}
+        self.places: dict[str, str] = {}
+        self.turns = itertools.count()
+
+    async def settle(self, world: dict):
+        self.world = world
+        nodes = {node: b for b in world["balancers"].values() for node in b["nodes"]}
+        there = {name.removeprefix(self.names.prefix + "-") for name in namespaces(self.names.prefix)}
+        for node in nodes:
+            if node not in there:
+                network.make_place(self.names, node, node, world["endpoints"][node])
+            self.places[node] = world["endpoints"][node]["vpc"]
+        wanted = {(node, port): listener["protocol"] for node, b in nodes.items() for port, listener in b["listeners"].items()}
+        for key in [key for key in self.listeners if key not in wanted]:
+            self.listeners.pop(key).close()
+        for (node, port), protocol in wanted.items():
+            # What is no stream is not forwarded.
+            if (node, port) not in self.listeners and protocol in ("TCP", "TLS", "TCP_UDP"):
+                listener = within(self.names.place(node), listen, world["endpoints"][node]["address"], int(port))
+                serve = lambda reader, writer, node=node, port=port: self.forward(node, port, reader, writer)  # noqa: E731
+                self.listeners[node, port] = await asyncio.start_server(serve, sock=listener)
+        self.settle_targets(world)
+        for node in [name for name in there if name.startswith("eni-") and name not in nodes]:
+            if vpc := self.places.pop(node, None):
+                network.cut(self.names, node, vpc)
+            network.remove(self.names.place(node))
+
+    def settle_targets(self, world: dict):
+        wanted = {}
+        for b in world["balancers"].values():
+            node = next(iter(sorted(b["nodes"])), None)
+            for listener in b["listeners"].values():
+                group = world["targets"].get(listener["targets"])
+                for target in group["targets"] if group and node else []:
+                    wanted[f"{listener['targets']} {target['id']} {target['port']}"] = (self.names.place(node), target, group["check"])
+        for key, target in list(self.targets.items()):
+            if key not in wanted or wanted[key] != (target.namespace, target.target, target.check):
+                target.close()
+                del self.targets[key]
+        for key, (namespace, target, check) in wanted.items():
+            if key not in self.targets:
+                self.targets[key] = Target(namespace, target, check, self.tell)
+        self.tell()
+
+    def tell(self):
+        self.report({"health": {key: target.state for key, target in self.targets.items()}})
+
+    def healthy(self, b: dict, port: str, zone: str | None) -> list[dict]:
+        """Where a node of this zone may send a connection; none is a zone of its own if the balancer crosses zones."""
+        arn = b["listeners"][port]["targets"]
+        group = self.world["targets"].get(arn) or {"targets": []}
+        good = [t for t in group["targets"] if (checked := self.targets.get(f"{arn} {t['id']} {t['port']}")) and checked.state is HEALTHY]
+        return [t for t in good if b["cross"] or zone is None or t["zone"] == zone]
+
+    def addresses(self, b: dict) -> list[str]:
+        """What the name means: the nodes that have somewhere to send to, and all of them if none has."""
+        which = "public" if b["public"] else "address"
+        of = {node: self.world["endpoints"][node][which] for node in b["nodes"] if node in self.world["endpoints"]}
+        useful = [address for node, address in of.items() if any(self.healthy(b, port, b["nodes"][node]) for port in b["listeners"])]
+        return sorted(address for address in useful or of.values() if address)
+
+    async def forward(self, node: str, port: str, reader, writer):
+        b = next((b for b in self.world["balancers"].values() if node in b["nodes"]), None)
+        candidates = self.healthy(b, port, b["nodes"][node]) if b and port in b["listeners"] else []
+        turn = next(self.turns)
+        for target in candidates[turn % len(candidates) :] + candidates[: turn % len(candidates)] if candidates else []:
+            try:
+                connection = await asyncio.wait_for(connected_from(self.names.place(node), (target["address"], target["port"])), PATIENCE)
+            except (OSError, TimeoutError):
+                continue
+            there_reader, there_writer = await asyncio.open_connection(sock=connection)
+            await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+            return
+        # Nobody is there: refused, as far as an accepted connection can be.
+        writer.transport.abort()
+
+
+def listen(address: str, port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, port))
+    listener.listen(512)
+    return listener
+
+
+async def pump(reader, writer):
+    """One way of a connection, to its end; the other may go on."""
+    try:
+        while piece := await reader.read(PIECE):
+            writer.write(piece)
+            await writer.drain()
+        writer.write_eof()
+    except OSError:
+        writer.transport.abort()
+    finally:
+        if reader.at_eof() and writer.is_closing():
+            writer.close()
