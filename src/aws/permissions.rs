@@ -9,7 +9,7 @@ use serde::Serialize;
 pub use policy::{Document, LARGEST, Statement, Whose, creates, operator, policy};
 
 use super::resource::ROWS;
-use super::{census, foreign, image, leftovers, lock, preflight, quota, simulate};
+use super::{census, foreign, image, leftovers, lock, node_store, preflight, quota, simulate};
 use crate::cluster::Cluster;
 use crate::provider::aws::kept;
 
@@ -73,6 +73,7 @@ pub const OTHERS: &[(&str, &[Need])] = &[
     ("permissions", simulate::NEEDS),
     ("lock", lock::NEEDS),
     ("kept config", kept::NEEDS),
+    ("what minions start from", node_store::NEEDS),
     ("census", census::NEEDS),
     ("foreign things", foreign::NEEDS),
     ("made by Kubernetes", leftovers::NEEDS),

@@ -1,6 +1,6 @@
 //! The PKI on disk: loads what is there, makes what is missing.
 //!
-//! `pki/<authority>.{crt,key}`, `pki/service-account.{key,pub}`, `pki/encryption.key`, and `pki/issued/<owner>/<name>.{crt,key,json}`,
+//! `pki/<authority>.{crt,key}`, `pki/service-account.{key,pub}`, `pki/encryption.key`, `pki/bootstrap.token`, and `pki/issued/<owner>/<name>.{crt,key,json}`,
 //! where the JSON says for what and by whom the certificate was issued and when it ends.
 
 use std::fs;
@@ -30,6 +30,8 @@ pub struct Pki {
     pub service_account: ServiceAccountKey,
     /// Encrypts Secrets in etcd: 32 random bytes, base64.
     pub encryption_key: String,
+    /// By which a machine that joins by itself asks for its certificates: `id.secret`, as Kubernetes wants it.
+    pub bootstrap_token: String,
 }
 
 /// The key that signs service-account tokens.
@@ -40,6 +42,9 @@ pub struct ServiceAccountKey {
     /// Public key, PEM.
     pub public: String,
 }
+
+/// What a bootstrap token is made of: 32 of the 36 characters that Kubernetes allows, without those that look alike.
+const TOKEN_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// What is remembered of an issued certificate.
 #[derive(Serialize, Deserialize)]
@@ -71,6 +76,7 @@ impl Pki {
             front_proxy: authority("front-proxy-ca", "front-proxy-ca")?,
             service_account: service_account_key(dir)?,
             encryption_key: encryption_key(dir)?,
+            bootstrap_token: bootstrap_token(dir)?,
             dir: dir.to_owned(),
         })
     }
@@ -125,6 +131,22 @@ fn encryption_key(dir: &Path) -> Result<String> {
     Ok(key)
 }
 
+fn bootstrap_token(dir: &Path) -> Result<String> {
+    let path = dir.join("bootstrap.token");
+    if let Some(token) = read(&path)? {
+        return Ok(token);
+    }
+    // Six characters that name it, and sixteen that nobody may know.
+    let mut bytes = [0_u8; 22];
+    getrandom::fill(&mut bytes).context("cannot get random bytes from the kernel")?;
+    // A byte has 256 values and there are 32 letters: each is as likely as any other.
+    let letters: String = bytes.iter().map(|b| char::from(TOKEN_LETTERS[usize::from(b % 32)])).collect();
+    let (id, secret) = letters.split_at(6);
+    let token = format!("{id}.{secret}");
+    write_atomic(&path, token.as_bytes(), 0o600)?;
+    Ok(token)
+}
+
 fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -167,6 +189,9 @@ mod tests {
         assert_eq!(again.cluster.pair, first.cluster.pair, "an authority is made once");
         assert_eq!(again.service_account, first.service_account);
         assert_eq!(again.encryption_key, first.encryption_key);
+        assert_eq!(again.bootstrap_token, first.bootstrap_token);
+        let form = regex::Regex::new("^[a-z0-9]{6}[.][a-z0-9]{16}$").unwrap();
+        assert!(form.is_match(&first.bootstrap_token), "Kubernetes would not take it");
         assert_eq!(again.leaf(&again.cluster, "m", "apiserver", &server(&["10.0.0.1"])).unwrap(), pair);
         // Another address, another authority, or a record that is gone: a new certificate.
         let more = again.leaf(&again.cluster, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap();
