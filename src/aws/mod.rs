@@ -9,6 +9,8 @@ pub mod image;
 pub mod layout;
 pub mod leftovers;
 pub mod lock;
+pub mod node_files;
+pub mod node_store;
 pub mod permissions;
 pub mod plan_view;
 pub mod preflight;

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub use policy::{Document, LARGEST, Statement, Whose, creates, operator, policy};
 
 use super::resource::ROWS;
-use super::{census, foreign, image, leftovers, lock, preflight, quota, simulate};
+use super::{census, foreign, image, leftovers, lock, node_store, preflight, quota, simulate};
 use crate::cluster::Cluster;
 use crate::provider::aws::{first_login, kept, minions, secrets, shrink};
 
@@ -77,6 +77,7 @@ pub const OTHERS: &[(&str, &[Need])] = &[
     ("first login", first_login::NEEDS),
     ("minions joining", minions::NEEDS),
     ("minions leaving", shrink::NEEDS),
+    ("what minions start from", node_store::NEEDS),
     ("census", census::NEEDS),
     ("foreign things", foreign::NEEDS),
     ("made by Kubernetes", leftovers::NEEDS),

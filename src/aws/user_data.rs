@@ -45,7 +45,12 @@ impl Minion {
             }
             let _ = writeln!(settings, "{key}={value}");
         }
-        let values = minijinja::context! { bucket => &self.bucket, region => &self.region, settings => settings.trim_end() };
+        let values = minijinja::context! {
+            bucket => &self.bucket,
+            region => &self.region,
+            settings => settings.trim_end(),
+            bucket_functions => bucket_functions()?,
+        };
         let text = templates::render("node/user-data.sh", values)?;
         match text.len().checked_sub(MOST) {
             None | Some(0) => Ok(text),
@@ -59,6 +64,14 @@ impl Minion {
             )),
         }
     }
+}
+
+/// The shell functions by which machines read the bucket.
+///
+/// # Errors
+/// None but a template that is not there.
+pub fn bucket_functions() -> Result<&'static str> {
+    Ok(templates::text("node/bucket.sh")?.trim_end())
 }
 
 /// The address below which the bucket's objects are: S3's own, or an endpoint's, if one is set for us and so for our machines.

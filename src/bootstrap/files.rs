@@ -2,7 +2,7 @@
 
 use super::{After, Context, Host, On, Run, Step, diagnose};
 use crate::error::Result;
-use crate::machine::files::{Credentials, Node, render};
+use crate::machine::files::{Cloud, Credentials, Node, render};
 use crate::machine::place::place;
 use crate::machine::topology::Peer;
 use crate::report::Span;
@@ -21,6 +21,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let topology = context.topology().await;
     let me = Peer::from(&host.machine);
     let credentials = Credentials::of(&context.pki, &context.cluster, &topology, &me, host.machine.role)?;
+    let cloud = host.machine.cloud.as_ref().map(Cloud::from);
     let node = Node {
         cluster: &context.cluster,
         topology: &topology,
@@ -28,6 +29,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         role: host.machine.role,
         facts: host.facts()?,
         images: &context.images,
+        cloud: cloud.as_ref(),
     };
     let files = render(&node, &credentials)?;
     span.waiting("the machine to write them");

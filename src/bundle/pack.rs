@@ -1,10 +1,11 @@
 //! The bundle as one stream, for a machine that doesn't mount it: a tar.gz of all files that it needs, and their `SHA256SUMS`.
 //!
 //! Each file is a gzip member of its own (gzip(1) reads members one after the other as one stream), so all cores compress at once. The
-//! result is kept beside the objects under a name made of its content: a second machine costs no work.
+//! result is kept beside the objects under a name made of its content: a second machine costs no work. Machines that fetch files one by
+//! one get the same members ([`object`]).
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -31,27 +32,61 @@ pub struct Pack {
     pub sha256: String,
 }
 
+/// The permission bits that a file of the bundle has on a machine.
+pub fn mode(file: &File) -> u32 {
+    if file.path.starts_with("images/") { 0o644 } else { 0o755 }
+}
+
+/// One file of a verified bundle, compressed by gzip. Kept for the next time; blocks.
+pub fn object(bundle: &Bundle, file: &File) -> Result<Pack> {
+    let dir = packs(bundle)?.join("objects");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let (path, sum) = (dir.join(format!("{}.gz", file.sha256)), dir.join(format!("{}.sha256", file.sha256)));
+    if let Some(there) = standing(&path, &sum) {
+        return Ok(there);
+    }
+    let what = || format!("cannot compress {} into {}", file.path, path.display());
+    let mut temporary = tempfile::NamedTempFile::new_in(&dir).with_context(what)?;
+    compress(bundle, file, &mut temporary).with_context(what)?;
+    temporary.as_file().sync_all().with_context(what)?;
+    temporary.persist(&path).map_err(|e| e.error).with_context(what)?;
+    noted(path, &sum)
+}
+
+/// What was made earlier, if it is still what it was then.
+fn standing(path: &Path, sum: &Path) -> Option<Pack> {
+    let noted = fs::read_to_string(sum).ok()?;
+    let (size, sha256) = verify::hash(path).ok()?;
+    (noted.trim() == sha256).then(|| Pack { path: path.to_owned(), size, sha256 })
+}
+
+/// What was just made, with a note of what it is.
+fn noted(path: PathBuf, sum: &Path) -> Result<Pack> {
+    let (size, sha256) = verify::hash(&path)?;
+    crate::state::write_atomic(sum, sha256.as_bytes(), 0o644)?;
+    Ok(Pack { path, size, sha256 })
+}
+
+/// Where packs are kept.
+fn packs(bundle: &Bundle) -> Result<PathBuf> {
+    let cache = bundle.dir.parent().and_then(Path::parent).ok_or_else(|| Error::new("the bundle is in no cache"))?;
+    Ok(cache.join("packs"))
+}
+
 /// Packs the files of a verified bundle that have one of these roles. Uses all cores; blocks.
 pub fn pack(bundle: &Bundle, roles: &[Role], report: &Report) -> Result<Pack> {
     let files: Vec<&File> = bundle.manifest.files.iter().filter(|f| roles.contains(&f.role)).collect();
     let sums: String = files.iter().map(|f| format!("{}  {}\n", f.sha256, f.path)).collect();
-    let cache = bundle.dir.parent().and_then(Path::parent).ok_or_else(|| Error::new("the bundle is in no cache"))?;
-    let dir = cache.join("packs");
+    let dir = packs(bundle)?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     // The gzip bytes follow from the checksums and modes: same list, same pack.
     let key = image::sha256(sums.as_bytes());
     let (path, sum) = (dir.join(format!("{key}.tar.gz")), dir.join(format!("{key}.sha256")));
-    if let (Ok(text), Ok((size, sha256))) = (fs::read_to_string(&sum), verify::hash(&path))
-        && text.trim() == sha256
-    {
-        return Ok(Pack { path, size, sha256 });
+    if let Some(there) = standing(&path, &sum) {
+        return Ok(there);
     }
     let span = report.step(format!("Packing bundle {}-{}", bundle.manifest.kubernetes, bundle.manifest.arch));
-    let outcome = write(bundle, &files, &sums, &path, &dir, &span).and_then(|()| {
-        let (size, sha256) = verify::hash(&path)?;
-        crate::state::write_atomic(&sum, sha256.as_bytes(), 0o644)?;
-        Ok(Pack { path, size, sha256 })
-    });
+    let outcome = write(bundle, &files, &sums, &path, &dir, &span).and_then(|()| noted(path, &sum));
     span.close(outcome)
 }
 
@@ -62,36 +97,47 @@ fn write(bundle: &Bundle, files: &[&File], sums: &str, path: &Path, dir: &Path, 
     let done = std::sync::atomic::AtomicU64::new(0);
     let numbered: Vec<(usize, &File)> = files.iter().copied().enumerate().collect();
     let members = verify::parallel(&numbered, |(i, file)| -> io::Result<PathBuf> {
-        let member = temporary.path().join(i.to_string());
-        let mode = if file.path.starts_with("images/") { 0o644 } else { 0o755 };
-        let content = fs::File::open(bundle.dir.join(&file.path))?;
-        compress(&member, &file.path, mode, file.size, content)?;
+        let objects = dir.join("objects");
+        let name = |end: &str| objects.join(format!("{}.{end}", file.sha256));
+        let member = match standing(&name("gz"), &name("sha256")) {
+            Some(there) => there.path,
+            None => {
+                let member = temporary.path().join(i.to_string());
+                compress(bundle, file, &mut fs::File::create(&member)?)?;
+                member
+            }
+        };
         let now = done.fetch_add(file.size, std::sync::atomic::Ordering::Relaxed) + file.size;
         span.progress(now, Some(total), Count::Bytes);
         Ok(member)
     });
-    let first = temporary.path().join(SUMS);
-    compress(&first, SUMS, 0o644, sums.len() as u64, sums.as_bytes()).with_context(what)?;
 
     let mut pack = tempfile::NamedTempFile::new_in(dir).with_context(what)?;
-    for member in std::iter::once(Ok(first)).chain(members) {
-        let member = member.with_context(what)?;
-        let mut content = fs::File::open(&member).with_context(what)?;
-        io::copy(&mut content, &mut pack).with_context(what)?;
-        drop(content);
-        super::store::remove(&member)?;
+    entry(&mut pack, SUMS, 0o644, sums.len() as u64, |pack| member(pack, sums.as_bytes()).map(drop)).with_context(what)?;
+    for (file, content) in files.iter().zip(members) {
+        let content = content.with_context(what)?;
+        let mut copy = fs::File::open(&content).with_context(what)?;
+        entry(&mut pack, &file.path, mode(file), file.size, |pack| io::copy(&mut copy, pack).map(drop)).with_context(what)?;
+        drop(copy);
+        if content.starts_with(temporary.path()) {
+            super::store::remove(&content)?;
+        }
     }
     // The two blocks of zeros that end an archive.
-    let mut end = GzEncoder::new(&mut pack, Compression::fast());
-    end.write_all(&[0; 1024]).with_context(what)?;
-    end.finish().with_context(what)?;
+    member(&mut pack, &[0; 1024][..]).with_context(what)?;
     pack.as_file().sync_all().with_context(what)?;
     pack.persist(path).map_err(|e| e.error).with_context(what)?;
     Ok(())
 }
 
-/// One file as a tar entry in a gzip member of its own.
-fn compress(member: &Path, name: &str, mode: u32, size: u64, content: impl io::Read) -> io::Result<()> {
+/// A tar entry: its header and its padding are gzip members of their own, before and after what `content` writes.
+fn entry<W: Write>(
+    pack: &mut W,
+    name: &str,
+    mode: u32,
+    size: u64,
+    content: impl FnOnce(&mut W) -> io::Result<()>,
+) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_path(name)?;
     header.set_entry_type(tar::EntryType::Regular);
@@ -101,12 +147,30 @@ fn compress(member: &Path, name: &str, mode: u32, size: u64, content: impl io::R
     header.set_gid(0);
     header.set_mtime(0);
     header.set_cksum();
-    let mut gzip = GzEncoder::new(io::BufWriter::new(fs::File::create(member)?), Compression::fast());
-    gzip.write_all(header.as_bytes())?;
-    let copied = io::copy(&mut content.take(size), &mut gzip)?;
-    if copied != size {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{name} has {copied} bytes, its manifest says {size}")));
+    member(pack, &header.as_bytes()[..])?;
+    content(pack)?;
+    let padding = (512 - size % 512) % 512;
+    if padding > 0 {
+        member(pack, io::repeat(0).take(padding))?;
     }
-    gzip.write_all(&vec![0; (512 - (size % 512) as usize) % 512])?;
-    gzip.finish()?.into_inner().map_err(|e| e.into_error())?.sync_all()
+    Ok(())
+}
+
+/// A file of the bundle as one gzip member.
+fn compress(bundle: &Bundle, file: &File, to: &mut impl Write) -> io::Result<()> {
+    let content = fs::File::open(bundle.dir.join(&file.path))?;
+    let (copied, size) = (member(to, content.take(file.size))?, file.size);
+    if copied != size {
+        let what = format!("{} has {copied} bytes, its manifest says {size}", file.name);
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+    }
+    Ok(())
+}
+
+/// One gzip member. Says how many bytes went in.
+fn member(to: &mut impl Write, mut content: impl Read) -> io::Result<u64> {
+    let mut gzip = GzEncoder::new(io::BufWriter::new(to), Compression::fast());
+    let copied = io::copy(&mut content, &mut gzip)?;
+    gzip.finish()?.into_inner().map_err(|e| e.into_error())?;
+    Ok(copied)
 }

@@ -41,7 +41,8 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// For a cluster whose state is in `dir`: every private key, the encryption key and the logins of registries found there are known.
+    /// For a cluster whose state is in `dir`: every private key, the encryption key, the bootstrap token and the logins of registries
+    /// found there are known.
     pub fn of(dir: &Path) -> Result<Scrub> {
         let (mut known, mut public) = (Vec::new(), String::new());
         collect(dir, &mut known, &mut public)?;
@@ -79,8 +80,8 @@ impl Scrub {
     }
 }
 
-/// The secrets in the files below `dir`: the lines of private keys, whole keys as kubeconfigs hold them, and the encryption key.
-/// What is public goes to `public`.
+/// The secrets in the files below `dir`: the lines of private keys, whole keys as kubeconfigs hold them, the encryption key and
+/// the bootstrap token. What is public goes to `public`.
 fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<()> {
     let what = || format!("cannot read {}", dir.display());
     for entry in fs::read_dir(dir).with_context(what)? {
@@ -96,13 +97,16 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
             if entry.file_name() == "cluster.yaml" {
                 found.extend(logins(&text));
             }
-            if found.is_empty() && entry.file_name() != "encryption.key" {
+            match entry.file_name().to_str() {
+                Some("encryption.key") => found.push(text.trim().to_owned()),
+                // Its first half is its name, and no secret.
+                Some("bootstrap.token") => found.extend(text.trim().split_once('.').map(|(_, secret)| secret.to_owned())),
+                _ => {}
+            }
+            if found.is_empty() {
                 public.extend(text.lines());
             }
             known.extend(found);
-            if entry.file_name() == "encryption.key" {
-                known.push(text.trim().to_owned());
-            }
         }
     }
     Ok(())
@@ -199,6 +203,7 @@ mod tests {
             body(&pki.cluster.pair.key),
             body(&pki.service_account.private),
             pki.encryption_key.clone(),
+            pki.bootstrap_token.clone(),
             STANDARD.encode(&pki.etcd.pair.key),
         ] {
             let left = String::from_utf8(scrub.clean(format!("x {secret} y").as_bytes())).unwrap();

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::facts::{Facts, Reserved};
+use super::facts::Facts;
+use super::own::Own;
 use super::topology::{API_NAME, API_PORT, Peer, Topology};
-use super::{BUNDLE_DIR, Role};
+use super::{BUNDLE_DIR, InCloud, Role};
 use crate::bundle::{self, Manifest};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -45,9 +46,17 @@ pub struct Credentials {
     /// The cluster authority's certificates, PEM, newest first.
     pub cluster_ca: String,
     /// A node's own.
-    pub node: Option<NodeCerts>,
+    pub node: Option<NodeLogin>,
     /// A master's own.
     pub master: Option<MasterCredentials>,
+}
+
+/// How a node's kubelet comes by its certificates.
+pub enum NodeLogin {
+    /// kup issued them.
+    Issued(NodeCerts),
+    /// It asks the cluster for them, and logs in with this token until it has them.
+    Token(String),
 }
 
 /// What only masters have.
@@ -83,8 +92,17 @@ impl Credentials {
                 encryption_key: pki.encryption_key.clone(),
             }),
         };
-        let node = if role.is_node() { Some(crate::pki::layout::node(pki, me)?) } else { None };
+        let node = if role.is_node() { Some(NodeLogin::Issued(crate::pki::layout::node(pki, me)?)) } else { None };
         Ok(Credentials { cluster_ca: pki.cluster.pair.cert.clone(), node, master })
+    }
+
+    /// Those of a minion that joins by itself: nothing of its own, and the token by which it asks for that.
+    pub fn of_joining(pki: &Pki) -> Credentials {
+        Credentials {
+            cluster_ca: pki.cluster.pair.cert.clone(),
+            node: Some(NodeLogin::Token(pki.bootstrap_token.clone())),
+            master: None,
+        }
     }
 }
 
@@ -122,6 +140,51 @@ pub struct Node<'a> {
     pub facts: &'a Facts,
     /// The system's images.
     pub images: &'a Images,
+    /// What a cloud says of it; none if it is in no cloud.
+    pub cloud: Option<&'a Cloud>,
+}
+
+/// What a cloud says of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cloud {
+    /// By which the cloud's controller knows it: `aws:///us-west-2a/i-0123456789abcdef0`.
+    pub provider_id: String,
+    /// Its group of minions.
+    pub group: Option<String>,
+    /// Its group's labels: `key=value`.
+    pub labels: Vec<String>,
+    /// Its group's taints: `key=value:effect` or `key:effect`.
+    pub taints: Vec<String>,
+    /// The id of the volume that a master's etcd has of its own.
+    pub etcd_volume: Option<String>,
+}
+
+impl From<&InCloud> for Cloud {
+    fn from(machine: &InCloud) -> Self {
+        Cloud { provider_id: machine.provider_id.clone(), etcd_volume: machine.etcd_volume.clone(), ..Cloud::default() }
+    }
+}
+
+impl Cloud {
+    /// Of an instance on AWS that belongs to no group.
+    pub fn aws(zone: &str, instance: &str) -> Cloud {
+        Cloud { provider_id: format!("aws:///{zone}/{instance}"), ..Cloud::default() }
+    }
+}
+
+/// What machines of one kind have in common.
+#[derive(Clone, Copy)]
+pub struct Kind<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Its masters.
+    pub topology: &'a Topology,
+    /// What they are for.
+    pub role: Role,
+    /// The system's images.
+    pub images: &'a Images,
+    /// Whether they are a cloud's.
+    pub in_cloud: bool,
 }
 
 /// The values that templates may use.
@@ -129,23 +192,17 @@ pub struct Node<'a> {
 struct Values<'a> {
     bundle: &'static str,
     cluster: &'a Cluster,
-    me: PeerValues<'a>,
+    me: &'a Own,
     masters: Vec<PeerValues<'a>>,
-    role: &'static str,
-    tainted: bool,
+    in_cloud: bool,
+    joins: bool,
     api_name: &'static str,
     api_port: u16,
     leader_elect: bool,
     goaway_chance: f64,
     flannel_backend: &'static str,
-    interface: &'a str,
-    resolver: &'a str,
-    cgroup_driver: &'static str,
-    fail_cgroup_v1: bool,
-    can_raise_limits: bool,
-    eviction_disk: &'static str,
-    reserved: Reserved,
     pause_image: &'a str,
+    images: &'a BTreeMap<String, String>,
     encryption_key: &'a str,
 }
 
@@ -161,6 +218,11 @@ impl<'a> From<&'a Peer> for PeerValues<'a> {
     }
 }
 
+/// Where the kubelet keeps its client certificate and the key of it.
+const LOGIN: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+
+/// Those who talk to the API with it.
+const CLIENTS: &[&str] = &["kubelet.service", "kube-proxy.service", "flanneld.service"];
 const KUBELET: &[&str] = &["kubelet.service"];
 const API: &[&str] = &["kube-apiserver.service"];
 const CONTROLLER: &[&str] = &["kube-controller-manager.service"];
@@ -170,50 +232,76 @@ const ETCD: &[&str] = &["etcd.service"];
 
 /// All files of one machine.
 pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
-    let several = node.topology.masters.len() > 1;
+    let Node { cluster, topology, role, images, .. } = *node;
+    let kind = Kind { cluster, topology, role, images, in_cloud: node.cloud.is_some() };
+    let mut files = render_as(&kind, &Own::of(node)?, credentials)?;
+    if let Some(volume) = node.cloud.and_then(|cloud| cloud.etcd_volume.as_deref()) {
+        files.extend(etcd_volume(volume)?);
+    }
+    Ok(files)
+}
+
+/// What mounts the volume of a master's etcd at each boot. Nothing of it is restarted while it is in use.
+fn etcd_volume(volume: &str) -> Result<Vec<File>> {
+    let unit = templates::render("systemd/kup-etcd-volume.service", minijinja::context! { etcd_volume => volume })?;
+    let of = |path: &str, contents: &str| File {
+        path: path.to_owned(),
+        mode: 0o644,
+        contents: contents.as_bytes().to_vec(),
+        kind: FileKind::Keep,
+        units: Vec::new(),
+    };
+    Ok(vec![
+        of("/etc/kup/etcd-volume.sh", templates::text("node/etcd-volume.sh")?),
+        of("/etc/systemd/system/kup-etcd-volume.service", &unit),
+        of("/etc/systemd/system/etcd.service.d/volume.conf", templates::text("systemd/etcd-volume.conf")?),
+    ])
+}
+
+/// All files of a machine of that kind, with these texts as its own.
+pub fn render_as(kind: &Kind<'_>, own: &Own, credentials: &Credentials) -> Result<Vec<File>> {
+    let several = kind.topology.masters.len() > 1;
     let values = Values {
         bundle: BUNDLE_DIR,
-        cluster: node.cluster,
-        me: node.me.into(),
-        masters: node.topology.masters_for(&node.me.name).into_iter().map(PeerValues::from).collect(),
-        role: node.role.as_str(),
-        // A cluster without minions runs everything on its masters.
-        tainted: node.role == Role::Master && node.cluster.minions.count > 0,
+        cluster: kind.cluster,
+        me: own,
+        masters: kind.topology.masters_for(&own.name).into_iter().map(PeerValues::from).collect(),
+        in_cloud: kind.in_cloud,
+        joins: matches!(credentials.node, Some(NodeLogin::Token(_))),
         api_name: API_NAME,
         api_port: API_PORT,
         // One master has nobody to agree with, and an election costs up to 15 s after each restart.
         leader_elect: several,
         // A thousandth of the requests make a client choose an API server anew; with one there is nothing to choose.
         goaway_chance: if several { 0.001 } else { 0.0 },
-        // The local machines share one link, so plain routes do. Elsewhere a subnet is not a link.
-        flannel_backend: "host-gw",
-        interface: &node.facts.interface,
-        resolver: &node.facts.resolver,
-        cgroup_driver: node.facts.cgroup_driver(),
-        fail_cgroup_v1: node.facts.cgroup2,
-        can_raise_limits: node.facts.cap_sys_resource,
-        eviction_disk: node.facts.eviction_disk(),
-        reserved: node.facts.reserved(),
-        pause_image: &node.images.pause,
+        // The local machines share one link, so plain routes do. A cloud's subnet is not a link.
+        flannel_backend: if kind.in_cloud { "vxlan" } else { "host-gw" },
+        pause_image: &kind.images.pause,
+        images: &kind.images.all,
         encryption_key: credentials.master.as_ref().map_or("", |m| &m.encryption_key),
     };
     let mut files = Files { values: &values, files: Vec::new() };
 
     files.template("/etc/systemd/journald.conf.d/kup.conf", 0o644, "node/journald.conf", &["systemd-journald.service"])?;
     files.template("/etc/systemd/networkd.conf.d/kup.conf", 0o644, "node/networkd.conf", &[])?;
-    if node.role == Role::Balancer {
+    if kind.role == Role::Balancer {
         files.plain("/etc/kup/pki/cluster-ca.crt", 0o644, &credentials.cluster_ca, BALANCER);
         files.template("/etc/kup/haproxy.cfg", 0o644, "haproxy/haproxy.cfg", BALANCER)?;
         files.unit("kup-balancer.service")?;
     }
-    if let Some(certs) = &credentials.node {
-        files.node(&credentials.cluster_ca, certs)?;
-        files.files.extend(super::registries::files(node.cluster)?);
+    if let Some(login) = &credentials.node {
+        files.node(&credentials.cluster_ca, login)?;
+        files.files.extend(super::registries::files(kind.cluster)?);
     }
     if let Some(master) = &credentials.master {
         files.master(master)?;
     }
     Ok(files.files)
+}
+
+/// A kubeconfig's user who logs in with a certificate.
+fn by_certificate(cert: &str, key: &str) -> String {
+    format!("client-certificate: {cert}, client-key: {key}")
 }
 
 struct Files<'a> {
@@ -247,14 +335,14 @@ impl Files<'_> {
         self.plain(&format!("/etc/kup/pki/{name}.key"), 0o600, &pair.key, units);
     }
 
-    fn kubeconfig(&mut self, name: &str, server: &str, cert: &str, key: &str, units: &[&'static str]) -> Result<()> {
-        let values = minijinja::context! { server, api_port => API_PORT, cert, key };
+    fn kubeconfig(&mut self, name: &str, server: &str, login: &str, units: &[&'static str]) -> Result<()> {
+        let values = minijinja::context! { server, api_port => API_PORT, login };
         let contents = templates::render("kubernetes/kubeconfig.yaml", values)?;
         self.plain(&format!("/etc/kup/{name}.kubeconfig"), 0o600, &contents, units);
         Ok(())
     }
 
-    fn node(&mut self, cluster_ca: &str, certs: &NodeCerts) -> Result<()> {
+    fn node(&mut self, cluster_ca: &str, login: &NodeLogin) -> Result<()> {
         self.template("/etc/kup/hosts.sh", 0o644, "node/hosts.sh", &["kup-hosts.service"])?;
         self.template("/etc/kup/host.sh", 0o644, "node/host.sh", &["kup-host.service"])?;
         self.template("/etc/kup/cni.sh", 0o644, "node/cni.sh", &["flanneld.service"])?;
@@ -265,22 +353,26 @@ impl Files<'_> {
         self.template("/etc/kup/kubelet.yaml", 0o644, "kubernetes/kubelet.yaml", KUBELET)?;
         self.template("/etc/kup/kube-proxy.yaml", 0o644, "kubernetes/kube-proxy.yaml", &["kube-proxy.service"])?;
         self.template("/etc/kup/flannel.json", 0o644, "kubernetes/flannel.json", &["flanneld.service"])?;
-        self.plain(
-            "/etc/kup/pki/cluster-ca.crt",
-            0o644,
-            cluster_ca,
-            &["kubelet.service", "kube-proxy.service", "flanneld.service"],
-        );
-        self.pair("kubelet-server", &certs.kubelet_server, KUBELET);
-        let client = &certs.kubelet_client;
-        let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
-        // It is the login of all three, and they look at the file again only every five minutes.
-        let users = ["kubelet.service", "kube-proxy.service", "flanneld.service"];
-        self.plain(current, 0o600, &format!("{}{}", client.cert, client.key), &users);
-        if let Some(file) = self.files.last_mut() {
-            file.kind = FileKind::Seed;
+        self.plain("/etc/kup/pki/cluster-ca.crt", 0o644, cluster_ca, CLIENTS);
+        match login {
+            NodeLogin::Issued(certs) => {
+                self.pair("kubelet-server", &certs.kubelet_server, KUBELET);
+                let client = &certs.kubelet_client;
+                // It is the login of all three, and they look at the file again only every five minutes.
+                self.plain(LOGIN, 0o600, &format!("{}{}", client.cert, client.key), CLIENTS);
+                if let Some(file) = self.files.last_mut() {
+                    file.kind = FileKind::Seed;
+                }
+            }
+            // The kubelet writes a kubeconfig of its own, and the login beside it.
+            NodeLogin::Token(token) => self.kubeconfig("bootstrap", API_NAME, &format!("token: {token}"), KUBELET)?,
         }
-        self.kubeconfig("node", API_NAME, current, current, &["kubelet.service", "kube-proxy.service", "flanneld.service"])?;
+        self.kubeconfig("node", API_NAME, &by_certificate(LOGIN, LOGIN), CLIENTS)?;
+        if self.values.in_cloud {
+            self.template("/etc/cloud/cloud.cfg.d/99-kup.cfg", 0o644, "node/cloud.cfg", &[])?;
+            self.template("/etc/kup/images.sh", 0o644, "node/images.sh", &["kup-images.service"])?;
+            self.unit("kup-images.service")?;
+        }
         for unit in [
             "kup-hosts.service",
             "kup-host.service",
@@ -323,7 +415,7 @@ impl Files<'_> {
         for (name, units) in [("controller-manager", CONTROLLER), ("scheduler", SCHEDULER)] {
             let path = format!("/etc/kup/pki/{name}");
             // A master's own clients use its own API server: they are of no use without it, and never wait for another.
-            self.kubeconfig(name, "127.0.0.1", &format!("{path}.crt"), &format!("{path}.key"), units)?;
+            self.kubeconfig(name, "127.0.0.1", &by_certificate(&format!("{path}.crt"), &format!("{path}.key")), units)?;
         }
         self.template("/etc/kup/authentication.yaml", 0o600, "kubernetes/authentication.yaml", API)?;
         self.template("/etc/kup/encryption.yaml", 0o600, "kubernetes/encryption.yaml", API)?;
@@ -336,150 +428,5 @@ impl Files<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::machine::Machine;
-
-    fn pair(name: &str) -> Pair {
-        Pair { cert: format!("CERTIFICATE {name}\n"), key: format!("KEY {name}\n") }
-    }
-
-    fn credentials(role: Role) -> Credentials {
-        Credentials {
-            cluster_ca: "CERTIFICATE cluster-ca\n".into(),
-            node: role
-                .is_node()
-                .then(|| NodeCerts { kubelet_client: pair("kubelet-client"), kubelet_server: pair("kubelet-server") }),
-            master: (role == Role::Master).then(|| MasterCredentials {
-                certs: MasterCerts {
-                    api_server: pair("apiserver"),
-                    api_server_kubelet_client: pair("apiserver-kubelet-client"),
-                    api_server_etcd_client: pair("apiserver-etcd-client"),
-                    front_proxy_client: pair("front-proxy-client"),
-                    etcd_server: pair("etcd-server"),
-                    etcd_peer: pair("etcd-peer"),
-                    controller_manager: pair("controller-manager"),
-                    controller_manager_server: pair("controller-manager-server"),
-                    scheduler: pair("scheduler"),
-                    scheduler_server: pair("scheduler-server"),
-                },
-                cluster_ca_key: "KEY cluster-ca\n".into(),
-                etcd_ca: "CERTIFICATE etcd-ca\n".into(),
-                front_proxy_ca: "CERTIFICATE front-proxy-ca\n".into(),
-                service_account_key: "KEY service-account\n".into(),
-                service_account_pub: "PUBLIC KEY service-account\n".into(),
-                encryption_key: "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into(),
-            }),
-        }
-    }
-
-    fn machine(name: &str, role: Role, last: u8) -> Machine {
-        Machine {
-            name: name.into(),
-            role,
-            address: [172, 29, 0, last].into(),
-            ssh_port: 22,
-            user: "root".into(),
-            host_key: String::new(),
-            bundle: crate::machine::BundleAccess::Mounted,
-            cloud: None,
-        }
-    }
-
-    /// A laptop's container without the right to raise limits, on control groups v1.
-    fn container() -> Facts {
-        Facts {
-            kernel: "6.1.0".into(),
-            arch: "x86_64".into(),
-            cpus: 2,
-            memory_mib: 8192,
-            cgroup2: false,
-            cap_sys_resource: false,
-            resolver: "/etc/resolv.conf".into(),
-            container: true,
-            interface: "eth0".into(),
-            bridge_nf: true,
-            etcd: crate::machine::facts::EtcdData::None,
-        }
-    }
-
-    /// A machine of its own with everything.
-    fn whole() -> Facts {
-        Facts {
-            cgroup2: true,
-            cap_sys_resource: true,
-            container: false,
-            resolver: "/run/systemd/resolve/resolv.conf".into(),
-            ..container()
-        }
-    }
-
-    fn rendered(masters: u8, minions: u16, me: usize, facts: &Facts) -> Vec<File> {
-        let mut cluster = crate::cluster::defaults::cluster().unwrap();
-        cluster.masters.count = u16::from(masters);
-        cluster.minions.count = minions;
-        let mut machines: Vec<Machine> =
-            (1..=masters).map(|n| machine(&format!("kubernetes-master-{n}"), Role::Master, 10 + n)).collect();
-        machines.push(machine("kubernetes-minion-1", Role::Minion, 101));
-        if masters > 1 {
-            machines.push(machine("kubernetes-balancer-1", Role::Balancer, 2));
-        }
-        let topology = Topology::of(&machines);
-        let role = machines[me].role;
-        let images = Images { pause: "registry.k8s.io/pause:3.10.2".into(), all: BTreeMap::new() };
-        let node = Node { cluster: &cluster, topology: &topology, me: &Peer::from(&machines[me]), role, facts, images: &images };
-        render(&node, &credentials(role)).unwrap()
-    }
-
-    fn shown(files: &[File]) -> String {
-        let one = |f: &File| {
-            let kind = if f.kind == FileKind::Seed { " seed" } else { "" };
-            let units = f.units.join(" ");
-            format!("##### {} {:04o}{kind} [{units}]\n{}", f.path, f.mode, String::from_utf8_lossy(&f.contents))
-        };
-        files.iter().map(one).collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn golden_master_in_a_container_on_cgroup_v1() {
-        insta::assert_snapshot!(shown(&rendered(1, 4, 0, &container())));
-    }
-
-    #[test]
-    fn golden_minion_on_a_whole_machine() {
-        insta::assert_snapshot!(shown(&rendered(1, 4, 1, &whole())));
-    }
-
-    #[test]
-    fn golden_balancer_of_three_masters() {
-        insta::assert_snapshot!(shown(&rendered(3, 4, 4, &whole())));
-    }
-
-    #[test]
-    fn several_masters_know_each_other_and_elect() {
-        let text = shown(&rendered(3, 4, 1, &whole()));
-        assert!(text.contains("--name=kubernetes-master-2 "));
-        assert_eq!(text.matches("--leader-elect=true").count(), 2);
-        assert_eq!(text.matches(" api.kup.internal\n").count(), 3, "every master's address stands in the hosts block");
-    }
-
-    #[test]
-    fn a_master_takes_pods_only_without_minions() {
-        let taint = "registerWithTaints";
-        assert!(shown(&rendered(1, 1, 0, &whole())).contains(taint));
-        assert!(!shown(&rendered(1, 0, 0, &whole())).contains(taint));
-        assert!(!shown(&rendered(1, 1, 1, &whole())).contains(taint), "a minion is never tainted");
-    }
-
-    #[test]
-    fn secrets_are_for_root_alone_and_minions_get_no_master_secret() {
-        for file in rendered(1, 4, 0, &whole()) {
-            let text = String::from_utf8_lossy(&file.contents).into_owned();
-            let secret = text.contains("KEY ") && !text.contains("PUBLIC KEY") || text.contains("MDEyMzQ1");
-            assert!(!secret || file.mode == 0o600, "{} holds a secret with mode {:o}", file.path, file.mode);
-        }
-        let minion = shown(&rendered(1, 4, 1, &whole()));
-        let keys: Vec<&str> = minion.lines().filter(|l| l.starts_with("KEY ")).collect();
-        assert_eq!(keys, ["KEY kubelet-server", "KEY kubelet-client"]);
-    }
-}
+#[path = "files_tests.rs"]
+mod tests;

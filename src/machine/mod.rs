@@ -4,6 +4,7 @@ pub mod dns_query;
 pub mod facts;
 pub mod files;
 pub mod host;
+pub mod own;
 pub mod place;
 mod registries;
 pub mod ssh;

@@ -1,6 +1,6 @@
 //! The PKI as it is kept: loads what is there, makes what is missing.
 //!
-//! `<authority>.{crt,key}`, `service-account.{key,pub}`, `encryption.key`, and `issued/<owner>/<name>.{crt,key,json}`,
+//! `<authority>.{crt,key}`, `service-account.{key,pub}`, `encryption.key`, `bootstrap.token`, and `issued/<owner>/<name>.{crt,key,json}`,
 //! where the JSON says for what and by whom the certificate was issued and when it ends.
 
 use std::path::Path;
@@ -29,6 +29,8 @@ pub struct Pki {
     pub service_account: ServiceAccountKey,
     /// Encrypts Secrets in etcd: 32 random bytes, base64.
     pub encryption_key: String,
+    /// By which a machine that joins by itself asks for its certificates: `id.secret`, as Kubernetes wants it.
+    pub bootstrap_token: String,
 }
 
 /// The key that signs service-account tokens.
@@ -39,6 +41,9 @@ pub struct ServiceAccountKey {
     /// Public key, PEM.
     pub public: String,
 }
+
+/// What a bootstrap token is made of: 32 of the 36 characters that Kubernetes allows, without those that look alike.
+const TOKEN_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// What is remembered of an issued certificate.
 #[derive(Serialize, Deserialize)]
@@ -75,6 +80,7 @@ impl Pki {
             front_proxy: authority("front-proxy-ca", "front-proxy-ca")?,
             service_account: service_account_key(kept)?,
             encryption_key: encryption_key(kept)?,
+            bootstrap_token: bootstrap_token(kept)?,
             files,
         })
     }
@@ -128,6 +134,22 @@ fn encryption_key(files: &dyn Files) -> Result<String> {
     Ok(key)
 }
 
+fn bootstrap_token(files: &dyn Files) -> Result<String> {
+    let name = "bootstrap.token";
+    if let Some(token) = files.read(name)? {
+        return Ok(token);
+    }
+    // Six characters that name it, and sixteen that nobody may know.
+    let mut bytes = [0_u8; 22];
+    getrandom::fill(&mut bytes).context("cannot get random bytes from the kernel")?;
+    // A byte has 256 values and there are 32 letters: each is as likely as any other.
+    let letters: String = bytes.iter().map(|b| char::from(TOKEN_LETTERS[usize::from(b % 32)])).collect();
+    let (id, secret) = letters.split_at(6);
+    let token = format!("{id}.{secret}");
+    files.write(name, &token)?;
+    Ok(token)
+}
+
 fn read_pair(files: &dyn Files, name: &str) -> Result<Option<Pair>> {
     let cert = files.read(&format!("{name}.crt"))?;
     let key = files.read(&format!("{name}.key"))?;
@@ -163,6 +185,9 @@ mod tests {
         assert_eq!(again.cluster.pair, first.cluster.pair, "an authority is made once");
         assert_eq!(again.service_account, first.service_account);
         assert_eq!(again.encryption_key, first.encryption_key);
+        assert_eq!(again.bootstrap_token, first.bootstrap_token);
+        let form = regex::Regex::new("^[a-z0-9]{6}[.][a-z0-9]{16}$").unwrap();
+        assert!(form.is_match(&first.bootstrap_token), "Kubernetes would not take it");
         assert_eq!(again.leaf(&again.cluster, "m", "apiserver", &server(&["10.0.0.1"])).unwrap(), pair);
         // Another address, another authority, or a record that is gone: a new certificate.
         let more = again.leaf(&again.cluster, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap();

@@ -7,17 +7,21 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Outcome, Until, Up, access, access_to, first};
-use crate::aws::Aws;
+use crate::aws::node_files::Content;
+use crate::aws::resource::network_interface::NetworkInterface;
+use crate::aws::{Aws, node_store};
 use crate::aws::census::{self, Billed, Thing};
 use crate::aws::lock::Lock;
 use crate::aws::prices::{Cost, Item, Prices, Usage};
 use crate::bootstrap::{self, Context};
 use crate::bundle::{Arch, Bundle};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::graph::{Entry, Resource as _};
 use crate::interrupt::Interrupt;
 use crate::kubeconfig;
 use crate::machine::Machine;
-use crate::machine::files::Images;
+use crate::machine::files::{Credentials, Images};
+use crate::machine::topology::{Peer, Topology};
 use crate::provider::aws::arrivals::Arrivals;
 use crate::provider::aws::minions::OfGroups;
 use crate::provider::aws::secrets::Secrets;
@@ -68,9 +72,13 @@ impl Up {
         self.shrink(provider, plan, &secrets, report).await?;
         let (things, arriving) = mpsc::unbounded_channel();
         let (sender, machines) = mpsc::unbounded_channel();
-        let tell = move |thing: &crate::graph::Entry| {
+        let (interfaces, placed) = mpsc::unbounded_channel();
+        let tell = move |thing: &Entry| {
             // Whoever listened may have failed meanwhile, and says so itself.
             let _ = things.send(thing.clone());
+            if thing.address.kind == NetworkInterface::KIND {
+                let _ = interfaces.send(thing.clone());
+            }
         };
         let made = async {
             // The sender ends with the work: then no more machines come.
@@ -79,12 +87,17 @@ impl Up {
         };
         let arrivals = Arrivals { aws: &provider.aws, cluster: &self.cluster, around: &plan.around, report };
         let work = async {
-            tokio::try_join!(made, arrivals.masters(arriving, sender), self.bootstrap_on_aws(provider, plan, &secrets, machines, report))
+            tokio::try_join!(
+                made,
+                arrivals.masters(arriving, sender),
+                self.publish(provider, plan, &secrets, placed, report),
+                self.bootstrap_on_aws(provider, plan, &secrets, machines, report)
+            )
         };
         let work = work.await;
         // Certificates that were issued are kept whatever came of it: another run goes on with the same.
         let (changed, machines) = match (work, secrets.save(&provider.aws).await) {
-            (Ok(((), (), made)), Ok(())) => made,
+            (Ok(((), (), (), made)), Ok(())) => made,
             (Err(error), Err(also)) => return Err(error.why(format!("also: {also}"))),
             (Err(error), Ok(())) | (Ok(_), Err(error)) => return Err(error),
         };
@@ -112,6 +125,40 @@ impl Up {
     async fn bundle_of(&self, plan: &AwsPlan, report: &Report) -> Result<Bundle> {
         let arch = Arch::of_machine(&plan.around.image.architecture)?;
         Bundle::ensure(&self.cluster.kubernetes.version, arch, self.mirror.clone(), report).await
+    }
+
+    /// Brings what minions start from into the bucket, as soon as the masters' addresses are known.
+    async fn publish(
+        &self,
+        provider: &AwsProvider,
+        plan: &AwsPlan,
+        secrets: &Secrets,
+        mut placed: mpsc::UnboundedReceiver<Entry>,
+        report: &Report,
+    ) -> Result<()> {
+        let mut masters = Vec::new();
+        while masters.len() < usize::from(self.cluster.masters.count) {
+            // The provider's own failure says why no more come.
+            let Some(thing) = placed.recv().await else { return Ok(()) };
+            let address = thing.value::<NetworkInterface>()?.address.parse();
+            let address = address.with_context(|| format!("the network interface {} has no address", thing.id))?;
+            masters.push(Peer { name: thing.address.name.clone(), address });
+        }
+        masters.sort_by(|a, b| a.name.cmp(&b.name));
+        let topology = Topology { masters, balancer: None, called: Vec::new() };
+        let bundle = Arc::new(self.bundle_of(plan, report).await?);
+        let credentials = Credentials::of_joining(&secrets.pki);
+        let content = Content::new(&self.cluster, &topology, &bundle.manifest, &credentials)?;
+        let due = node_store::look(&provider.aws, content).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let span = report.step("what minions start from");
+        match due.write(&provider.aws, &bundle, &span).await {
+            Ok(word) => span.done_with(word),
+            Err(e) => return span.close(Err(e)),
+        }
+        Ok(())
     }
 
     /// Runs the steps on the masters as they come. Says whether that changed anything, and which machines came.

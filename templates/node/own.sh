@@ -1,0 +1,109 @@
+# Makes the files below `root/` this machine's own, by the rules of src/machine/own.rs and facts.rs: puts its values in place of the
+# tokens, and writes the files' `sums`. Runs in the directory that kup's archive was unpacked in. Beside what that holds it needs
+#   identity   name=, address= and provider_id=
+#   settings   what user-data told the machine: group=, and a line for each label= and taint=
+#   facts      what inspect.sh says
+set -eu
+fail() {
+  echo "$*" >&2
+  exit 1
+}
+say() { printf '%s=%s\n' "$1" "$2"; }
+# one FILE KEY: its value, which must be there.
+one() {
+  value=$(sed -n "s/^$2=//p" "$1" | head -n 1)
+  [ -n "$value" ] || fail "the $2 of this machine is not known"
+  printf '%s' "$value"
+}
+number() {
+  value=$(one facts "$1")
+  case $value in *[!0-9]*) fail "the fact $1 is $value, not a number" ;; esac
+  printf '%s' "$value"
+}
+name=$(one identity name)
+address=$(one identity address)
+provider_id=$(one identity provider_id)
+group=$(one settings group)
+interface=$(one facts interface)
+resolver=$(one facts resolver)
+container=$(one facts container)
+cgroup=$(one facts cgroup)
+raises=$(one facts cap_sys_resource)
+cpus=$(number cpus)
+memory=$(($(number memory_kib) / 1024))
+
+# slice FROM TO PERCENT: that share of the machine's memory between two sizes in GiB, in MiB.
+slice() {
+  size=$memory
+  [ "$size" -ge $(($1 * 1024)) ] || size=$(($1 * 1024))
+  [ "$size" -le $(($2 * 1024)) ] || size=$(($2 * 1024))
+  echo $(((size - $1 * 1024) * $3 / 100))
+}
+if [ "$container" = yes ]; then
+  kube_cpu=50 kube_memory=100 system_cpu=50 system_memory=100 eviction=1Gi
+else
+  kube_memory=$(($(slice 0 4 25) + $(slice 4 8 20) + $(slice 8 16 10) + $(slice 16 1048576 6)))
+  system_memory=$((kube_memory / 10))
+  [ "$system_memory" -ge 100 ] || system_memory=100
+  kube_memory=$((kube_memory - system_memory))
+  [ "$kube_memory" -ge 100 ] || kube_memory=100
+  kube_cpu=60 system_cpu=50 eviction=10%
+  [ "$cpus" -le 1 ] || kube_cpu=$((kube_cpu + 10 + (cpus - 2) * 5))
+fi
+if [ "$cgroup" = 2 ]; then driver=systemd unified=true; else driver=cgroupfs unified=false; fi
+# Whole lines depend on this one: the files of machines that may not raise limits are beside.
+if [ "$raises" = yes ]; then
+  restrict=false
+else
+  restrict=true
+  [ ! -d limited ] || cp -Rp limited/. root/
+fi
+
+# No two machines ask the masters in the same order.
+sum=0
+for byte in $(printf '%s' "$name" | od -An -v -tu1); do sum=$((sum + byte)); done
+count=$(wc -l < hosts)
+first=$((sum % count))
+{ tail -n "+$((first + 1))" hosts && head -n "$first" hosts; } > own-hosts
+
+labels="kup.dev/role=minion,kup.dev/group=$group"
+for label in $(sed -n 's/^label=//p' settings); do labels=$labels,$label; done
+sed -n 's/^taint=//p' settings | while read -r taint; do
+  rest=${taint%:*}
+  key=${rest%%=*}
+  value=${rest#"$key"}
+  printf '  - { key: "%s", value: "%s", effect: %s }\n' "$key" "${value#=}" "${taint##*:}"
+done > own-taints
+[ ! -s own-taints ] || sed -i '1i registerWithTaints:' own-taints
+
+{
+  say NAME "$name"
+  say ADDRESS "$address"
+  say PROVIDER_ID "$provider_id"
+  say LABELS "$labels"
+  say INTERFACE "$interface"
+  say RESOLVER "$resolver"
+  say CGROUP_DRIVER "$driver"
+  say FAIL_CGROUP_V1 "$unified"
+  say SYSTEMD_CGROUP "$unified"
+  say RESTRICT_OOM "$restrict"
+  say EVICTION_DISK "$eviction"
+  say KUBE_CPU "$kube_cpu"
+  say KUBE_MEMORY "$kube_memory"
+  say SYSTEM_CPU "$system_cpu"
+  say SYSTEM_MEMORY "$system_memory"
+} > values
+# What a value may hold is what names, addresses, paths and labels hold; nothing that a file's own syntax would read.
+odd=$(grep -vxE '[A-Z0-9_]+=[A-Za-z0-9._:/%,=-]+' values || :)
+[ -z "$odd" ] || fail "this machine's $odd can't be used"
+odd=$(grep -vxE 'registerWithTaints:|  - \{ key: "[A-Za-z0-9._/-]+", value: "[A-Za-z0-9._-]*", effect: [A-Za-z]+ \}' own-taints || :)
+[ -z "$odd" ] || fail "this machine's taint $odd can't be used"
+{
+  sed 's/[\&|]/\\&/g; s/^\([A-Z0-9_]*\)=\(.*\)$/s|@KUP_\1@|\2|g/' values
+  for block in HOSTS TAINTS; do
+    printf '/^@KUP_%s@$/{\nr own-%s\nd\n}\n' "$block" "$(printf '%s' "$block" | tr '[:upper:]' '[:lower:]')"
+  done
+} > fill.sed
+grep -rlF '@KUP_' root | xargs sed -i -f fill.sed
+! grep -rnE '@KUP_[A-Z0-9_]+@' root >&2 || fail "these are not known of this machine"
+(cd root && find . -type f -exec sha256sum {} +) | sed 's|  \./|  /|' > sums
