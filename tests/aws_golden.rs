@@ -79,6 +79,7 @@ fn aws(cluster: &str) -> Aws {
         profile: None,
         stuck: std::sync::Arc::default(),
         s3_endpoint: None,
+        endpoint: None,
         region: REGION.into(),
         identity: Identity { account: "123456789012".into(), arn, partition: "aws".into() },
         cluster: cluster.into(),

@@ -124,6 +124,8 @@ pub struct Aws {
     pub watch: Watch,
     /// Where S3 is, if an endpoint of somebody else's is set for it: the machines are to look there too.
     pub s3_endpoint: Option<String>,
+    /// Where all services are, if that is set.
+    pub endpoint: Option<String>,
     /// The region of everything but IAM.
     pub region: String,
     /// Who calls, and for which account.
@@ -229,6 +231,7 @@ impl Aws {
             sts,
             calls,
             s3_endpoint,
+            endpoint: config.endpoint_url().map(str::to_owned),
             watch: Watch::default(),
             region,
             identity: Identity { account, arn, partition },

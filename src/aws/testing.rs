@@ -40,6 +40,7 @@ pub(crate) fn aws() -> Aws {
         calls: Calls::default(),
         watch: Watch::default(),
         s3_endpoint: None,
+        endpoint: None,
         region: "us-west-2".into(),
         identity: Identity {
             account: "123456789012".into(),

@@ -26,6 +26,7 @@ async fn run(context: &Context) -> Result<String> {
     let mut documents = vec![templates::text("kubernetes/access.yaml")?.to_owned()];
     if context.cluster.provider == ProviderKind::Aws {
         documents.push(join(&context.pki.bootstrap_token)?);
+        documents.push(templates::text("kubernetes/access-aws.yaml")?.to_owned());
     }
     let count = context.api().await?.apply(&documents, context.deadline(DEADLINE)).await?;
     Ok(format!("{count} objects"))

@@ -13,6 +13,7 @@ mod access;
 mod addons;
 mod balancer;
 mod bundle;
+mod cloud;
 mod connect;
 mod control_plane;
 mod controllers;
@@ -42,6 +43,7 @@ pub const STEPS: &[Step] = &[
     balancer::STEP,
     controllers::STEP,
     access::STEP,
+    cloud::STEP,
     kubelet::STEP,
     network::STEP,
     proxy::STEP,

@@ -12,10 +12,13 @@ use super::topology::{API_NAME, API_PORT, Peer, Topology};
 use super::{BUNDLE_DIR, InCloud, Role};
 use crate::bundle::{self, Manifest};
 use crate::cluster::Cluster;
+use crate::cluster::spec::ProviderKind;
 use crate::error::{Error, Result};
-use crate::pki::layout::{MasterCerts, NodeCerts};
+use crate::pki::layout::{AwsCerts, MasterCerts, NodeCerts};
 use crate::pki::{Pair, Pki};
 use crate::templates;
+
+pub mod aws;
 
 /// A file as it should be on a machine. Owned by root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub enum NodeLogin {
 pub struct MasterCredentials {
     /// Certificates of its units.
     pub certs: MasterCerts,
+    /// Certificates of those that it has on AWS only.
+    pub aws: Option<AwsCerts>,
     /// The cluster authority's key: the controller manager signs kubelets' renewals with it.
     pub cluster_ca_key: String,
     /// etcd's authority.
@@ -84,6 +89,7 @@ impl Credentials {
             Role::Minion | Role::Balancer => None,
             Role::Master => Some(MasterCredentials {
                 certs: crate::pki::layout::master(pki, cluster, topology, me)?,
+                aws: (cluster.provider == ProviderKind::Aws).then(|| crate::pki::layout::aws(pki, me)).transpose()?,
                 cluster_ca_key: pki.cluster.pair.key.clone(),
                 etcd_ca: pki.etcd.pair.cert.clone(),
                 front_proxy_ca: pki.front_proxy.pair.cert.clone(),
@@ -157,11 +163,18 @@ pub struct Cloud {
     pub taints: Vec<String>,
     /// The id of the volume that a master's etcd has of its own.
     pub etcd_volume: Option<String>,
+    /// Where a master is.
+    pub place: Option<aws::Place>,
 }
 
 impl From<&InCloud> for Cloud {
     fn from(machine: &InCloud) -> Self {
-        Cloud { provider_id: machine.provider_id.clone(), etcd_volume: machine.etcd_volume.clone(), ..Cloud::default() }
+        Cloud {
+            provider_id: machine.provider_id.clone(),
+            etcd_volume: machine.etcd_volume.clone(),
+            place: machine.place.clone(),
+            ..Cloud::default()
+        }
     }
 }
 
@@ -238,6 +251,11 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     if let Some(volume) = node.cloud.and_then(|cloud| cloud.etcd_volume.as_deref()) {
         files.extend(etcd_volume(volume)?);
     }
+    if let Some(place) = node.cloud.and_then(|cloud| cloud.place.as_ref())
+        && let Some(certs) = credentials.master.as_ref().and_then(|master| master.aws.as_ref())
+    {
+        files.extend(aws::master(node, certs, place)?);
+    }
     Ok(files)
 }
 
@@ -304,12 +322,13 @@ fn by_certificate(cert: &str, key: &str) -> String {
     format!("client-certificate: {cert}, client-key: {key}")
 }
 
-struct Files<'a> {
-    values: &'a Values<'a>,
+/// Files that are rendered with the same values.
+struct Files<'a, V> {
+    values: &'a V,
     files: Vec<File>,
 }
 
-impl Files<'_> {
+impl<V: Serialize> Files<'_, V> {
     fn plain(&mut self, path: &str, mode: u32, contents: &str, units: &[&'static str]) {
         self.files.push(File {
             path: path.to_owned(),
@@ -341,7 +360,9 @@ impl Files<'_> {
         self.plain(&format!("/etc/kup/{name}.kubeconfig"), 0o600, &contents, units);
         Ok(())
     }
+}
 
+impl Files<'_, Values<'_>> {
     fn node(&mut self, cluster_ca: &str, login: &NodeLogin) -> Result<()> {
         self.template("/etc/kup/hosts.sh", 0o644, "node/hosts.sh", &["kup-hosts.service"])?;
         self.template("/etc/kup/host.sh", 0o644, "node/host.sh", &["kup-host.service"])?;

@@ -25,6 +25,7 @@ fn credentials(role: Role) -> Credentials {
                 scheduler: pair("scheduler"),
                 scheduler_server: pair("scheduler-server"),
             },
+            aws: None,
             cluster_ca_key: "KEY cluster-ca\n".into(),
             etcd_ca: "CERTIFICATE etcd-ca\n".into(),
             front_proxy_ca: "CERTIFICATE front-proxy-ca\n".into(),

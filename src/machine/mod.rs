@@ -87,6 +87,8 @@ pub struct InCloud {
     pub called: Vec<String>,
     /// The id of the volume that etcd's data is on.
     pub etcd_volume: Option<String>,
+    /// Where a master is on AWS.
+    pub place: Option<files::aws::Place>,
 }
 
 /// How a machine gets the bundle's files.

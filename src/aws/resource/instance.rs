@@ -73,6 +73,10 @@ pub struct InstanceFound {
     pub instance_type: String,
     /// Its zone.
     pub zone: String,
+    /// Its network's id.
+    pub vpc: String,
+    /// Its subnet's id.
+    pub subnet: String,
     /// Its address in the network.
     pub private_address: String,
     /// Its address outside of it.
@@ -308,6 +312,8 @@ fn seen(instance: aws_sdk_ec2::types::Instance) -> InstanceFound {
         name: tags::ec2::name(instance.tags(), &id),
         state: state_of(&instance).as_str().to_owned(),
         zone: instance.placement().and_then(|p| p.availability_zone()).unwrap_or_default().to_owned(),
+        vpc: instance.vpc_id().unwrap_or_default().to_owned(),
+        subnet: instance.subnet_id().unwrap_or_default().to_owned(),
         instance_type: instance.instance_type().map(InstanceType::as_str).unwrap_or_default().to_owned(),
         host_key: tag(HOST_KEY),
         own_host_key: tag(OWN_HOST_KEY),

@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::aws::Route;
 use crate::error::{Error, Result};
 use crate::graph::{Entry, Found as _, Resource as _};
+use crate::machine::files::aws::Place;
 use crate::machine::ssh::LoginKey;
 use crate::machine::{BundleAccess, InCloud, Machine, Role};
 use crate::provider::{ClusterId, MachineSender};
@@ -95,7 +96,7 @@ impl Arrivals<'_> {
     }
 
     fn machine(&self, found: &InstanceFound, seen: &Seen) -> Result<Machine> {
-        machine(found, self.cluster.aws.ssh.address, &self.around.image.user, &seen.facts(found))
+        machine(found, self.cluster.aws.ssh.address, &self.around.image.user, &seen.facts(found, self.aws))
     }
 }
 
@@ -108,6 +109,8 @@ pub struct Facts {
     pub balancer: Option<String>,
     /// The id of the volume for etcd.
     pub volume: Option<String>,
+    /// Where it is.
+    pub place: Option<Place>,
 }
 
 /// A master as kup logs in to it: by its own host key, if it has made one, else by the one that it booted with.
@@ -142,6 +145,7 @@ pub fn machine(found: &InstanceFound, route: Route, user: &str, facts: &Facts) -
             outside,
             called: public.into_iter().chain(facts.balancer.as_deref()).map(str::to_owned).collect(),
             etcd_volume: facts.volume.clone(),
+            place: facts.place.clone(),
         }),
     })
 }
@@ -161,11 +165,17 @@ impl Seen {
         Ok(())
     }
 
-    fn facts(&self, found: &InstanceFound) -> Facts {
+    fn facts(&self, found: &InstanceFound, aws: &Aws) -> Facts {
         Facts {
             public: self.addresses.get(found.name()).cloned(),
             balancer: self.balancer.clone(),
             volume: self.volumes.get(&layout::etcd_volume(found.name())).cloned(),
+            place: Some(Place {
+                region: aws.region.clone(),
+                vpc: found.vpc.clone(),
+                subnet: found.subnet.clone(),
+                endpoint: aws.endpoint.clone(),
+            }),
         }
     }
 }
@@ -174,14 +184,14 @@ impl Seen {
 ///
 /// # Errors
 /// As [`machine`].
-pub fn standing(found: &[Entry], route: Route, user: &str) -> Result<Vec<(Machine, bool)>> {
+pub fn standing(aws: &Aws, found: &[Entry], route: Route, user: &str) -> Result<Vec<(Machine, bool)>> {
     let mut seen = Seen::default();
     for thing in found {
         seen.take(thing)?;
     }
     let masters = seen.waiting.iter().map(|master| {
         let running = master.state == "running";
-        Ok((machine(master, route, user, &seen.facts(master))?, running))
+        Ok((machine(master, route, user, &seen.facts(master, aws))?, running))
     });
     let mut masters = masters.collect::<Result<Vec<_>>>()?;
     masters.sort_by(|(a, _), (b, _)| resource(a).cmp(resource(b)));

@@ -41,7 +41,7 @@ impl Finder for AwsProvider {
         )?;
         let route = kept.as_ref().map_or(Route::Public, |kept| kept.cluster.aws.ssh.address);
         let user = kept.as_ref().and_then(|kept| kept.image.as_ref()).map_or("admin", |image| image.user.as_str());
-        let masters = arrivals::standing(&found, route, user)?;
+        let masters = arrivals::standing(&provider.aws, &found, route, user)?;
         let mut machines: Vec<FoundMachine> =
             masters.into_iter().map(|(machine, running)| FoundMachine { machine, running }).collect();
         machines.extend(minions.iter().filter_map(|seen| minion(seen, route, user)));
@@ -107,6 +107,7 @@ fn minion(seen: &Seen, route: Route, user: &str) -> Option<FoundMachine> {
             outside: public.filter(|_| route == Route::Public),
             called: Vec::new(),
             etcd_volume: None,
+            place: None,
         }),
     };
     Some(FoundMachine { machine, running: state_of(seen).as_str() == "running" })
