@@ -118,7 +118,7 @@ impl Drop for Home {
 }
 
 /// The user's own cache: bundles and node images are big, and keyed by content.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from)
 }
