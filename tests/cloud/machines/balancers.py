@@ -28,6 +28,7 @@ class Balancers:
         self.targets: dict[str, Target] = {}
         self.places: dict[str, str] = {}
         self.turns = itertools.count()
+        self.told: dict[str, list] = {}
 
     async def settle(self, world: dict):
         self.world = world
@@ -70,7 +71,10 @@ class Balancers:
         self.tell()
 
     def tell(self):
-        self.report({"health": {key: target.state for key, target in self.targets.items()}})
+        health = {key: target.state for key, target in self.targets.items()}
+        if health != self.told:
+            self.report({"health": health})
+            self.told = health
 
     def healthy(self, b: dict, port: str, zone: str | None) -> list[dict]:
         """Where a node of this zone may send a connection; none is a zone of its own if the balancer crosses zones."""

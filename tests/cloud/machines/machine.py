@@ -35,10 +35,13 @@ class Machine:
         self.gone = False
 
     def want(self, wanted: dict | None, endpoint: dict | None, disks: dict[str, dict]):
+        before = self.wanted, self.endpoint, self.disks
         if endpoint is not None:
             self.endpoint = endpoint
         self.wanted, self.disks = wanted, disks
-        self.changed.set()
+        # A disk that another machine has still is asked for again.
+        if before != (self.wanted, self.endpoint, self.disks) or self.numbers.keys() != disks.keys():
+            self.changed.set()
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self.live())
 
@@ -147,6 +150,7 @@ class Machine:
         return self.names.instance(self.id) / "disks.json"
 
     async def settle_disks(self):
+        before = dict(self.numbers)
         for volume in [v for v in self.numbers if v not in self.disks]:
             await self.volumes.detach(volume, self.pid, self.numbers[volume])
             del self.numbers[volume]
@@ -157,4 +161,5 @@ class Machine:
             number = next(n for n in range(1, 128) if n not in self.numbers.values())
             await self.volumes.attach(volume, disk["size"], self.id, self.pid, number)
             self.numbers[volume] = number
-        self.numbers_file().write_text(json.dumps(self.numbers))
+        if self.numbers != before:
+            self.numbers_file().write_text(json.dumps(self.numbers))

@@ -88,7 +88,8 @@ class Runner:
         for instance, machine in list(self.machines.items()):
             if machine.gone:
                 del self.machines[instance]
-                shutil.rmtree(self.names.instance(instance), ignore_errors=True)
+                # What it said stays readable, as in AWS for a while.
+                shutil.rmtree(self.names.instance(instance) / "seed", ignore_errors=True)
             elif instance not in world["instances"]:
                 machine.want(None, None, {})
         for instance, i in world["instances"].items():
