@@ -39,6 +39,9 @@ class Machine:
         if endpoint is not None:
             self.endpoint = endpoint
         self.wanted, self.disks = wanted, disks
+        if wanted is None and before[0] is not None:
+            # Nothing of it is heard of from now on, whatever its task is at.
+            self.cut()
         # A disk that another machine has still is asked for again.
         if before != (self.wanted, self.endpoint, self.disks) or self.numbers.keys() != disks.keys():
             self.changed.set()
@@ -80,12 +83,12 @@ class Machine:
                 await self.settle_disks()
         elif self.pid:
             await self.stop()
-            await self.leave_network()
+            self.leave_network()
 
     async def start(self, wanted: dict):
         # Anew each time: what an earlier system set up in it is no part of this one.
-        await self.leave_network()
-        network.make_place(self.names, self.id, wanted["endpoint"], self.endpoint)
+        self.leave_network()
+        network.make_place(self.names, self.endpoint)
         seed.write(self.names.instance(self.id) / "seed", self.id, wanted, self.endpoint)
         self.numbers = {}
         self.turn = wanted["turn"]
@@ -131,9 +134,7 @@ class Machine:
         LOG.info("%s is stopped", self.id)
 
     async def remove(self):
-        # Off the network first: nothing of it is heard of from now on.
-        if self.endpoint:
-            network.cut(self.names, self.endpoint["id"], self.endpoint["vpc"])
+        self.cut()
         await self.engine.remove(self.id)
         self.pid = 0
         self.volumes.released(self.id)
@@ -141,9 +142,12 @@ class Machine:
         self.gone = True
         LOG.info("%s is gone", self.id)
 
-    async def leave_network(self):
+    def cut(self):
         if self.endpoint:
-            network.cut(self.names, self.endpoint["id"], self.endpoint["vpc"])
+            network.cut(self.names, self.id, self.endpoint["vpc"])
+
+    def leave_network(self):
+        self.cut()
         network.remove(self.names.place(self.id))
 
     def numbers_file(self):

@@ -11,7 +11,7 @@ pytestmark = needs_machines
 
 def connect(cloud, start, to, port=8080, kind="tcp"):
     """From which address a connection comes there; empty if none does."""
-    said = cloud.ssh(start, f"timeout 2 bash -c 'exec 3<>/dev/{kind}/{to}/{port}; echo x >&3; head -n 1 <&3'", check=False)
+    said = cloud.ssh(start, f"timeout 1 bash -c 'exec 3<>/dev/{kind}/{to}/{port}; echo x >&3; head -n 1 <&3'", check=False)
     return said.stdout.strip()
 
 
