@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Machines behind the emulated AWS, for scripts/aws-emulator: what they need, how their runner is started, and how all of it goes.
 # Sourced. Uses that script's CLOUD, CACHE, STATES and PORT.
 
@@ -22,7 +23,7 @@ run_machines() {
 # Before the emulator: its machines' image, and the link by whose address the API is reached.
 prepare_machines() {
     local dir=$1
-    mkdir -p -m 0700 "$dir" "$dir/instances" "$dir/volumes"
+    (umask 077 && mkdir -p "$dir/instances" "$dir/volumes")
     "$CLOUD/machine-image/build" "$CACHE" >"$dir/image" || return
     run_machines link "$dir" >"$dir/link"
 }

@@ -28,6 +28,7 @@ class Balancers:
         self.targets: dict[str, Target] = {}
         self.places: dict[str, str] = {}
         self.turns = itertools.count()
+        self.told: dict[str, list] = {}
 
     async def settle(self, world: dict):
         self.world = world
@@ -35,7 +36,7 @@ class Balancers:
         there = {name.removeprefix(self.names.prefix + "-") for name in namespaces(self.names.prefix)}
         for node in nodes:
             if node not in there:
-                network.make_place(self.names, node, node, world["endpoints"][node])
+                network.make_place(self.names, world["endpoints"][node])
             self.places[node] = world["endpoints"][node]["vpc"]
         wanted = {(node, port): listener["protocol"] for node, b in nodes.items() for port, listener in b["listeners"].items()}
         for key in [key for key in self.listeners if key not in wanted]:
@@ -70,14 +71,18 @@ class Balancers:
         self.tell()
 
     def tell(self):
-        self.report({"health": {key: target.state for key, target in self.targets.items()}})
+        health = {key: target.state for key, target in self.targets.items()}
+        if health != self.told:
+            self.report({"health": health})
+            self.told = health
 
-    def healthy(self, b: dict, port: str, zone: str | None) -> list[dict]:
-        """Where a node of this zone may send a connection; none is a zone of its own if the balancer crosses zones."""
+    def healthy(self, b: dict, port: str, zone: str) -> list[dict]:
+        """Where a node of this zone may send a connection."""
         arn = b["listeners"][port]["targets"]
         group = self.world["targets"].get(arn) or {"targets": []}
         good = [t for t in group["targets"] if (checked := self.targets.get(f"{arn} {t['id']} {t['port']}")) and checked.state is HEALTHY]
-        return [t for t in good if b["cross"] or zone is None or t["zone"] == zone]
+        cross = b["cross"] if group.get("cross") is None else group["cross"]
+        return [t for t in good if cross or t["zone"] == zone]
 
     def addresses(self, b: dict) -> list[str]:
         """What the name means: the nodes that have somewhere to send to, and all of them if none has."""

@@ -21,9 +21,9 @@ def text(world: dict, vpc: str) -> str:
         rules = world["groups"].get(group, {"in": [], "out": []})
         lines += [f"chain {chain_of('in', group)} {{", *(accept(rule, "saddr") for rule in rules["in"]), "}"]
         lines += [f"chain {chain_of('out', group)} {{", *(accept(rule, "daddr") for rule in rules["out"]), "}"]
-    for name, e in sorted(endpoints.items()):
-        lines += leaving(name, e, ranges) + arriving(name, e)
-    ways = sorted(endpoints)
+    for e in endpoints.values():
+        lines += leaving(e["owner"], e, ranges) + arriving(e["owner"], e)
+    ways = sorted(e["owner"] for e in endpoints.values())
     public = ", ".join(sorted(e["public"] for e in endpoints.values() if e["public"]))
     lines += [
         "chain leaving {",
@@ -72,12 +72,12 @@ def table(name: str, lines: list[str]) -> str:
     return "\n".join([f"table ip {name}", f"delete table ip {name}", f"table ip {name} {{", *lines, "}", ""])
 
 
-def leaving(name: str, e: dict, ranges: str) -> list[str]:
+def leaving(owner: str, e: dict, ranges: str) -> list[str]:
     own = [f"ip saddr != {e['address']} drop"] if e["checked"] else []
     internet = ", ".join(e["internet"])
     out = f"ip daddr != {{ {ranges} }} ip daddr != {{ {internet} }} drop" if internet else f"ip daddr != {{ {ranges} }} drop"
     return [
-        f"chain {from_(name)} {{",
+        f"chain {from_(owner)} {{",
         *own,
         # No group stands before these.
         f"ip daddr {{ {METADATA}, {RESOLVER} }} accept",
@@ -89,11 +89,11 @@ def leaving(name: str, e: dict, ranges: str) -> list[str]:
     ]
 
 
-def arriving(name: str, e: dict) -> list[str]:
+def arriving(owner: str, e: dict) -> list[str]:
     # Hops count down where a machine hands on what it gets: a pod is one hop further.
     hops = [f"ip saddr {METADATA} ip ttl set {e['hops']}"] if e.get("hops") else []
     return [
-        f"chain {to(name)} {{",
+        f"chain {to(owner)} {{",
         *([f"ip daddr != {e['address']} drop"] if e["checked"] else []),
         *hops,
         f"ip saddr {{ {METADATA}, {RESOLVER} }} accept",
@@ -127,8 +127,8 @@ def accept(rule: dict, which: str) -> str:
     return f"{who} {what} accept"
 
 
-def quoted(endpoint: str) -> str:
-    return f'"{down_link(endpoint)}"'
+def quoted(owner: str) -> str:
+    return f'"{down_link(owner)}"'
 
 
 def set_of(group: str) -> str:
@@ -139,9 +139,9 @@ def chain_of(way: str, group: str) -> str:
     return f"{way}_" + group.replace("-", "_")
 
 
-def from_(endpoint: str) -> str:
-    return "from_" + down_link(endpoint)
+def from_(owner: str) -> str:
+    return "from_" + down_link(owner)
 
 
-def to(endpoint: str) -> str:
-    return "to_" + down_link(endpoint)
+def to(owner: str) -> str:
+    return "to_" + down_link(owner)

@@ -35,10 +35,16 @@ class Machine:
         self.gone = False
 
     def want(self, wanted: dict | None, endpoint: dict | None, disks: dict[str, dict]):
+        before = self.wanted, self.endpoint, self.disks
         if endpoint is not None:
             self.endpoint = endpoint
         self.wanted, self.disks = wanted, disks
-        self.changed.set()
+        if wanted is None and before[0] is not None:
+            # Nothing of it is heard of from now on, whatever its task is at.
+            self.cut()
+        # A disk that another machine has still is asked for again.
+        if before != (self.wanted, self.endpoint, self.disks) or self.numbers.keys() != disks.keys():
+            self.changed.set()
         if self.task is None:
             self.task = asyncio.get_running_loop().create_task(self.live())
 
@@ -77,12 +83,12 @@ class Machine:
                 await self.settle_disks()
         elif self.pid:
             await self.stop()
-            await self.leave_network()
+            self.leave_network()
 
     async def start(self, wanted: dict):
         # Anew each time: what an earlier system set up in it is no part of this one.
-        await self.leave_network()
-        network.make_place(self.names, self.id, wanted["endpoint"], self.endpoint)
+        self.leave_network()
+        network.make_place(self.names, self.endpoint)
         seed.write(self.names.instance(self.id) / "seed", self.id, wanted, self.endpoint)
         self.numbers = {}
         self.turn = wanted["turn"]
@@ -128,9 +134,7 @@ class Machine:
         LOG.info("%s is stopped", self.id)
 
     async def remove(self):
-        # Off the network first: nothing of it is heard of from now on.
-        if self.endpoint:
-            network.cut(self.names, self.endpoint["id"], self.endpoint["vpc"])
+        self.cut()
         await self.engine.remove(self.id)
         self.pid = 0
         self.volumes.released(self.id)
@@ -138,15 +142,19 @@ class Machine:
         self.gone = True
         LOG.info("%s is gone", self.id)
 
-    async def leave_network(self):
+    def cut(self):
         if self.endpoint:
-            network.cut(self.names, self.endpoint["id"], self.endpoint["vpc"])
+            network.cut(self.names, self.id, self.endpoint["vpc"])
+
+    def leave_network(self):
+        self.cut()
         network.remove(self.names.place(self.id))
 
     def numbers_file(self):
         return self.names.instance(self.id) / "disks.json"
 
     async def settle_disks(self):
+        before = dict(self.numbers)
         for volume in [v for v in self.numbers if v not in self.disks]:
             await self.volumes.detach(volume, self.pid, self.numbers[volume])
             del self.numbers[volume]
@@ -157,4 +165,5 @@ class Machine:
             number = next(n for n in range(1, 128) if n not in self.numbers.values())
             await self.volumes.attach(volume, disk["size"], self.id, self.pid, number)
             self.numbers[volume] = number
-        self.numbers_file().write_text(json.dumps(self.numbers))
+        if self.numbers != before:
+            self.numbers_file().write_text(json.dumps(self.numbers))

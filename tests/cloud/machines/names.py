@@ -64,9 +64,9 @@ def up_link(vpc: str) -> str:
     return f"v{short(vpc)}"
 
 
-def down_link(endpoint: str) -> str:
-    """A router's interface towards a machine."""
-    return f"e{short(endpoint)}"
+def down_link(owner: str) -> str:
+    """A router's interface towards a machine; not its interface's in the API, which may go to the next machine while this one ends."""
+    return f"e{short(owner)}"
 
 
 def host_name(address: str) -> str:

@@ -88,9 +88,14 @@ def make_router(names: Names, vpc: str, ranges: list[str]):
     )
 
 
-def make_place(names: Names, owner: str, endpoint: str, e: dict):
+def whole(router: str) -> bool:
+    """Whether a router was made to the end."""
+    return "blackhole" in run("ip", "-n", router, "route", "show")
+
+
+def make_place(names: Names, e: dict):
     """A machine's own namespace: its address in its subnet, and the way to all others."""
-    place, router, link = names.place(owner), names.router(e["vpc"]), down_link(endpoint)
+    place, router, link = names.place(e["owner"]), names.router(e["vpc"]), down_link(e["owner"])
     subnet = ipaddress.ip_network(e["range"])
     run("ip", "netns", "add", place)
     ip(f"link add {INTERFACE} address {e['mac']} mtu {INSIDE} type veth peer name {link} netns {router}", namespace=place)
@@ -112,9 +117,9 @@ def make_place(names: Names, owner: str, endpoint: str, e: dict):
     )
 
 
-def cut(names: Names, endpoint: str, vpc: str):
+def cut(names: Names, owner: str, vpc: str):
     """Takes a machine off the network at once, though its processes may hold its namespace for a while."""
-    run("ip", "-n", names.router(vpc), "link", "delete", down_link(endpoint), check=False)
+    run("ip", "-n", names.router(vpc), "link", "delete", down_link(owner), check=False)
 
 
 def publish(names: Names, wanted: dict[str, str]):

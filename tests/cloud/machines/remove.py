@@ -1,6 +1,5 @@
 """Removes everything of one emulator by its name, whatever state it was left in, also if none of its processes runs any more."""
 
-import json
 import pathlib
 import shutil
 
@@ -12,9 +11,8 @@ from machines.shell import namespaces, run
 
 
 def all_of(names: Names):
-    said = json.loads(run("podman", "ps", "-a", f"--filter=label={LABEL}={names.port}", "--format=json") or "[]")
-    containers = [name for entry in said for name in entry["Names"]]
-    if containers:
+    listing = ["podman", "ps", "-a", f"--filter=label={LABEL}={names.port}", "--format={{.ID}}"]
+    while containers := run(*listing).split():
         run("podman", "rm", "-f", "-t", 0, "--ignore", *containers)
     kept = [name for name in run("podman", "volume", "ls", "-q").split() if name.startswith(names.prefix + "-i-")]
     if kept:

@@ -60,7 +60,10 @@ class Runner:
         while line := await reader.readline():
             world = json.loads(line)
             for name, e in world["endpoints"].items():
-                e["id"], e["ranges"] = name, world["vpcs"][e["vpc"]]["ranges"]
+                # Balancers' nodes are their interfaces' own.
+                e["owner"], e["ranges"] = name, world["vpcs"][e["vpc"]]["ranges"]
+            for instance, i in world["instances"].items():
+                world["endpoints"][i["endpoint"]]["owner"] = instance
             self.world = world
             self.changed.set()
 
@@ -71,7 +74,15 @@ class Runner:
         self.writer.write(json.dumps(said).encode() + b"\n")
 
     async def adopt(self):
-        """Machines that an earlier runner, which was killed, left behind."""
+        """What an earlier runner, which was killed, left behind: machines go on, half-made routers and balancers' nodes are made anew."""
+        for name in namespaces(self.names.prefix):
+            what = name.removeprefix(self.names.prefix + "-")
+            if what.startswith("eni-"):
+                for vpc in {e["vpc"] for e in self.world["endpoints"].values()}:
+                    network.cut(self.names, what, vpc)
+                network.remove(name)
+            elif what.startswith("vpc-") and not network.whole(name):
+                network.remove(name)
         for instance, pid in (await self.engine.all()).items():
             machine = self.machines[instance] = self.new(instance)
             wanted = self.world["instances"].get(instance)
@@ -88,7 +99,8 @@ class Runner:
         for instance, machine in list(self.machines.items()):
             if machine.gone:
                 del self.machines[instance]
-                shutil.rmtree(self.names.instance(instance), ignore_errors=True)
+                # What it said stays readable, as in AWS for a while.
+                shutil.rmtree(self.names.instance(instance) / "seed", ignore_errors=True)
             elif instance not in world["instances"]:
                 machine.want(None, None, {})
         for instance, i in world["instances"].items():

@@ -13,6 +13,7 @@ import subprocess
 import boto3
 import botocore.config
 import pytest
+from estate import Cloud, Estate, Machines, make_profile
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 EMULATOR = ROOT / "scripts" / "aws-emulator"
@@ -70,6 +71,33 @@ def aws(request, state):
     emulator("start", "--backend", request.param, "--port", port, state=state)
     yield Emulated(request.param, port, state)
     emulator("stop", "--port", port, state=state)
+
+
+@pytest.fixture(scope="session")
+def cloud(state, tmp_path_factory):
+    """One with machines, which all of their tests share: each machine takes a while to boot."""
+    port = free_port()
+    emulator("start", "--machines", "--port", port, state=state)
+    yield Cloud(Emulated("localstack", port, state), tmp_path_factory.mktemp("c"))
+    emulator("stop", "--port", port, state=state)
+
+
+@pytest.fixture(scope="session")
+def estate(cloud):
+    return Estate(cloud, "estate")
+
+
+@pytest.fixture(scope="session")
+def machine_profile(cloud):
+    """An instance profile with what a minion's has: a bucket, and a part of it that is denied."""
+    make_profile(cloud)
+    return "minion"
+
+
+@pytest.fixture(scope="session")
+def machines(cloud, estate, machine_profile):
+    """Two in one subnet, one in another, each with a group of its own, and one without a public address; booted together."""
+    return Machines(cloud, estate, machine_profile)
 
 
 def pytest_configure(config):

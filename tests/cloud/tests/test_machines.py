@@ -2,69 +2,17 @@
 
 import json
 import subprocess
-import time
 
 import pytest
-from conftest import emulator, free_port
-from estate import Cloud, Estate, needs_machines, until
+from estate import SCRIPT, needs_machines, until
 
 pytestmark = needs_machines
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory):
-    state = tmp_path_factory.mktemp("machines")
-    port = free_port()
-    emulator("start", "--machines", "--port", port, state=state)
-    yield Cloud(port, state, state)
-    emulator("stop", "--port", port, state=state)
-
-
-@pytest.fixture(scope="module")
-def estate(cloud):
-    return Estate(cloud, "estate")
-
-
-POLICY = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": "arn:aws:s3:::tests/*"},
-        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": "arn:aws:s3:::tests"},
-        {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::tests/pki/*"},
-    ],
-}
-TRUST = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
-
-
-@pytest.fixture(scope="module")
-def profile(cloud):
-    iam, s3 = cloud.client("iam"), cloud.client("s3")
-    iam.create_role(RoleName="minion", AssumeRolePolicyDocument=json.dumps(TRUST))
-    iam.put_role_policy(RoleName="minion", PolicyName="inline", PolicyDocument=json.dumps(POLICY))
-    iam.create_instance_profile(InstanceProfileName="minion")
-    iam.add_role_to_instance_profile(InstanceProfileName="minion", RoleName="minion")
-    s3.create_bucket(Bucket="tests", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
-    for key in ["node/manifest", "pki/ca.key"]:
-        s3.put_object(Bucket="tests", Key=key, Body=f"this is {key}".encode())
-    return "minion"
-
-
-SCRIPT = """#!/bin/sh
-echo "user-data of $(hostname)"
-touch /root/user-data-ran
-"""
-
-
-@pytest.fixture(scope="module")
-def one(cloud, estate, profile):
+@pytest.fixture
+def one(machines):
     """A machine with everything; its id and its public address."""
-    id = estate.run(
-        UserData=SCRIPT,
-        IamInstanceProfile={"Name": profile},
-        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "one"}]}],
-        MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "InstanceMetadataTags": "enabled"},
-    )
-    return id, cloud.log_in(id)
+    return machines.ids[0], machines.public[0]
 
 
 def get(cloud, address, path, *more):
@@ -114,7 +62,7 @@ def test_metadata(cloud, estate, one):
         "mac": nic["MacAddress"],
         f"network/interfaces/macs/{nic['MacAddress']}/subnet-id": estate.subnets[0],
         f"network/interfaces/macs/{nic['MacAddress']}/vpc-id": estate.vpc,
-        "security-groups": "estate",
+        "security-groups": "a\nestate",
         "tags/instance/Name": "one",
         "iam/security-credentials/": "minion",
         "nothing": 404,
@@ -161,22 +109,52 @@ def test_the_roles_credentials_may_what_its_policy_says(cloud, one):
     assert cloud.client("s3").get_object(Bucket="tests", Key="pki/ca.key")["Body"].read() == b"this is pki/ca.key"
 
 
-def test_stopped_and_started_it_keeps_its_disk(cloud, estate):
+def test_stopped_and_started_it_keeps_its_disks(cloud, estate):
     id = estate.run()
     before = cloud.log_in(id)
-    boot = cloud.ssh(before, "sudo touch /root/kept /var/kept && cat /proc/sys/kernel/random/boot_id; sudo ip route add blackhole 10.77.0.0/16; cat /etc/machine-id").split()
+    volume = cloud.ec2.create_volume(AvailabilityZone="us-west-2a", Size=1, VolumeType="gp3", Encrypted=True)["VolumeId"]
+    disk = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_" + volume.replace("-", "")
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=id, Device="/dev/sdf")
+    until("the disk is there", lambda: cloud.ssh(before, f"test -b {disk}", check=False).returncode == 0, 20)
+    assert cloud.ssh(before, f"readlink -f {disk}; sudo blockdev --getsize64 {disk}").split() == ["/dev/nvme1n1", str(1 << 30)]
+    machine = cloud.ssh(before, "sudo touch /root/kept /var/kept; sudo ip route add blackhole 10.77.0.0/16; cat /etc/machine-id")
+    cloud.ssh(before, f"sudo mkfs.ext4 -q {disk} && sudo mount {disk} /mnt && echo data | sudo tee /mnt/kept")
     cloud.ec2.stop_instances(InstanceIds=[id])
     until("it doesn't answer", lambda: not cloud.reachable(before))
     cloud.ec2.start_instances(InstanceIds=[id])
     after = cloud.log_in(id)
-    assert cloud.ssh(after, "sudo ls /root/kept /var/kept; ip route show 10.77.0.0/16; cat /etc/machine-id").split() == ["/root/kept", "/var/kept", boot[1]]
+    assert cloud.ssh(after, "sudo ls /root/kept /var/kept; ip route show 10.77.0.0/16; cat /etc/machine-id").split() == ["/root/kept", "/var/kept", machine]
+    until("the disk is there again", lambda: cloud.ssh(after, f"sudo mount {disk} /mnt && cat /mnt/kept", check=False).stdout.strip() == "data", 20)
     # A reboot from inside.
     cloud.ssh(after, "sudo touch /run/of-this-boot; sudo systemctl reboot", check=False)
-    until("it is back", lambda: cloud.ssh(after, "test ! -e /run/of-this-boot", check=False).returncode == 0)
+    until("it is back", lambda: cloud.ssh(after, "test ! -e /run/of-this-boot", check=False, shared=False).returncode == 0)
     # Switched off from inside, it is stopped.
-    cloud.ssh(after, "sudo systemctl poweroff", check=False)
+    cloud.ssh(after, "sudo systemctl poweroff", check=False, shared=False)
     until("it is stopped", lambda: cloud.instance(id)["State"]["Name"] == "stopped")
     estate.terminate(id)
+    until("the volume is free", lambda: cloud.ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available", 20)
+    cloud.ec2.delete_volume(VolumeId=volume)
+
+
+def test_a_volume_goes_from_a_machine_that_is_lost_to_the_next(cloud, estate, machines):
+    """As kup keeps etcd's data."""
+    volume = cloud.ec2.create_volume(AvailabilityZone="us-west-2a", Size=1, VolumeType="gp3", Encrypted=True)["VolumeId"]
+    disk = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_" + volume.replace("-", "")
+    lost = estate.run()
+    first, (id, second) = cloud.log_in(lost), (machines.ids[1], machines.public[1])
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=lost, Device="/dev/sdf")
+    until("the disk is there", lambda: cloud.ssh(first, f"test -b {disk}", check=False).returncode == 0, 20)
+    cloud.ssh(first, f"sudo mkfs.ext4 -q {disk} && sudo mount {disk} /mnt && echo data | sudo tee /mnt/kept && sync")
+    estate.terminate(lost)
+    until("it is free", lambda: cloud.ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["State"] == "available")
+    cloud.ec2.attach_volume(VolumeId=volume, InstanceId=id, Device="/dev/sdf")
+    until("the disk is in the next one", lambda: cloud.ssh(second, f"test -b {disk}", check=False).returncode == 0, 20)
+    assert cloud.ssh(second, f"sudo mount {disk} /mnt && cat /mnt/kept && sudo umount /mnt") == "data"
+    cloud.ec2.detach_volume(VolumeId=volume)
+    until("the disk is gone", lambda: cloud.ssh(second, f"test -e {disk}", check=False).returncode != 0, 20)
+    cloud.ec2.delete_volume(VolumeId=volume)
+    file = cloud.state / "kup" / "aws-emulator" / str(cloud.port) / "machines" / "volumes" / f"{volume}.img"
+    until("its file is gone", lambda: not file.exists() and volume not in subprocess.run(["losetup", "-l"], capture_output=True, text=True).stdout, 20)
 
 
 def containers(cloud):
@@ -193,10 +171,10 @@ def test_one_whose_machine_died_can_be_terminated(cloud, estate):
     until("its container is gone", lambda: id not in containers(cloud))
 
 
-def test_an_auto_scaling_group_replaces_its_machine(cloud, estate, image_of=lambda: "ami-12c6146b"):
+def test_an_auto_scaling_group_replaces_its_machine(cloud, estate):
     scaling = cloud.client("autoscaling")
     nic = {"DeviceIndex": 0, "AssociatePublicIpAddress": True, "DeleteOnTermination": True, "Groups": [estate.group]}
-    data = {"ImageId": image_of(), "InstanceType": "t3.small", "KeyName": "tests", "NetworkInterfaces": [nic]}
+    data = {"ImageId": "ami-12c6146b", "InstanceType": "t3.small", "KeyName": "tests", "NetworkInterfaces": [nic]}
     cloud.ec2.create_launch_template(LaunchTemplateName="minions", LaunchTemplateData=data)
     scaling.create_auto_scaling_group(
         AutoScalingGroupName="minions", MinSize=1, MaxSize=1, VPCZoneIdentifier=estate.subnets[1], LaunchTemplate={"LaunchTemplateName": "minions"}

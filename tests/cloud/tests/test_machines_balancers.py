@@ -1,22 +1,11 @@
 """Network load balancers forward, to healthy targets only, and their names mean something on the host and in machines."""
 
-import pytest
 import socket
 import subprocess
 
-from conftest import emulator, free_port
-from estate import Cloud, Estate, needs_machines, until
+from estate import needs_machines, until
 
 pytestmark = needs_machines
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory):
-    state = tmp_path_factory.mktemp("balancers")
-    port = free_port()
-    emulator("start", "--machines", "--port", port, state=state)
-    yield Cloud(port, state, state)
-    emulator("stop", "--port", port, state=state)
 
 
 WEB = """
@@ -27,7 +16,7 @@ class H(http.server.BaseHTTPRequestHandler):
         self.send_response(200 if well else 500); self.end_headers()
         self.wfile.write(f'{socket.gethostname()} {self.client_address[0]}'.encode())
     def log_message(self, *_): pass
-http.server.ThreadingHTTPServer(('', 8080), H).serve_forever()
+http.server.ThreadingHTTPServer(('', 8090), H).serve_forever()
 """
 
 
@@ -35,22 +24,22 @@ def fetch(address):
     return subprocess.run(["curl", "-s", "-m", "3", f"http://{address}/"], capture_output=True, text=True).stdout
 
 
-def test_a_network_load_balancer(cloud):
+def test_a_network_load_balancer(cloud, estate, machines):
     elb, ec2 = cloud.client("elbv2"), cloud.ec2
-    estate = Estate(cloud, "estate")
     outer = estate.new_group("balancer")
-    estate.allow(estate.group, "tcp", 8080, outer)
-    data = f"#!/bin/sh\ntouch /tmp/well\ncat >/root/web.py <<'END'\n{WEB}\nEND\nsystemd-run python3 /root/web.py\n"
-    ids = [estate.run(0, UserData=data), estate.run(1, UserData=data)]
+    estate.allow(estate.group, "tcp", 8090, outer)
+    # One in each zone.
+    public, private, hosts = machines.public[1:3], machines.private[1:3], machines.hosts[1:3]
+    for address in public:
+        cloud.ssh(address, f"touch /tmp/well; cat >web.py <<'END'\n{WEB}\nEND\nsudo systemd-run -q python3 $PWD/web.py")
     made = elb.create_load_balancer(Name="api", Type="network", Scheme="internet-facing", Subnets=estate.subnets[:2], SecurityGroups=[outer])["LoadBalancers"][0]
     arn, name = made["LoadBalancerArn"], made["DNSName"]
     group = elb.create_target_group(
-        Name="api", TargetType="ip", Protocol="TCP", Port=8080, VpcId=estate.vpc, HealthCheckProtocol="HTTP", HealthCheckPath="/healthz",
-        HealthCheckIntervalSeconds=1, HealthCheckTimeoutSeconds=1, HealthyThresholdCount=2, UnhealthyThresholdCount=2,
+        Name="api", TargetType="ip", Protocol="TCP", Port=8090, VpcId=estate.vpc, HealthCheckProtocol="HTTP", HealthCheckPath="/healthz",
+        HealthCheckIntervalSeconds=5, HealthCheckTimeoutSeconds=2, HealthyThresholdCount=2, UnhealthyThresholdCount=2,
     )["TargetGroups"][0]["TargetGroupArn"]  # fmt: skip
     elb.create_listener(LoadBalancerArn=arn, Protocol="TCP", Port=80, DefaultActions=[{"Type": "forward", "TargetGroupArn": group}])
-    private = [cloud.running(id)["PrivateIpAddress"] for id in ids]
-    elb.register_targets(TargetGroupArn=group, Targets=[{"Id": address, "Port": 8080} for address in private])
+    elb.register_targets(TargetGroupArn=group, Targets=[{"Id": address, "Port": 8090} for address in private])
 
     def health():
         found = elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
@@ -65,21 +54,20 @@ def test_a_network_load_balancer(cloud):
     assert fetch(name) == ""
     estate.allow(outer, "tcp", 80, cloud.host + "/32")
     # Each node sends to its own zone; the target sees the node.
-    hosts = ["ip-" + address.replace(".", "-") for address in private]
     until("each node answers", lambda: sorted(fetch(node).split(" ")[0] for node in nodes) == sorted(hosts), 10)
     seen = fetch(nodes[0]).split(" ")[1]
     assert seen in [n["PrivateIpAddress"] for n in ec2.describe_network_interfaces()["NetworkInterfaces"] if n["Description"].startswith("ELB net/api/")]
     # One falls ill, and nothing goes there; all of the name is the other node.
-    address = cloud.log_in(ids[0])
+    address = public[0]
     cloud.ssh(address, "sudo rm /tmp/well")
-    until("it is unhealthy", lambda: health() == ["unhealthy", "healthy"], 20)
+    until("it is unhealthy", lambda: health() == ["unhealthy", "healthy"], 30)
     until("its node has no name", lambda: len(resolved()) == 1, 10)
     assert {fetch(name).split(" ")[0] for _ in range(4)} == {hosts[1]}
     # With zones crossed, the other node sends there too.
     elb.modify_load_balancer_attributes(LoadBalancerArn=arn, Attributes=[{"Key": "load_balancing.cross_zone.enabled", "Value": "true"}])
     until("every node sends to the healthy one", lambda: {fetch(node).split(" ")[0] for node in nodes} == {hosts[1]}, 10)
     cloud.ssh(address, "sudo touch /tmp/well")
-    until("it is healthy again", lambda: health() == ["healthy", "healthy"], 20)
+    until("it is healthy again", lambda: health() == ["healthy", "healthy"], 30)
     # Machines know the name, and one another's.
     estate.allow(outer, "tcp", 80, address + "/32")
     until("a machine reaches it", lambda: cloud.ssh(address, f"curl -s -m 3 http://{name}/", check=False).stdout.startswith("ip-"), 10)
@@ -89,4 +77,3 @@ def test_a_network_load_balancer(cloud):
     elb.delete_target_group(TargetGroupArn=group)
     until("the name is gone", lambda: name not in open("/etc/hosts").read(), 10)
     assert not [n for n in ec2.describe_network_interfaces()["NetworkInterfaces"] if n["Description"].startswith("ELB")]
-    estate.terminate(*ids)

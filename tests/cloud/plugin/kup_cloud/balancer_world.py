@@ -89,6 +89,8 @@ def group_of(ec2, group) -> dict:
     matcher = (getattr(group, "matcher", None) or {}).get("HttpCode") or "200-399"
     return {
         "targets": targets,
+        # The group's own word on zones, if it has one, is what counts.
+        "cross": {"true": True, "false": False}.get(str(group.attributes.get("load_balancing.cross_zone.enabled"))),
         "check": {
             "protocol": group.health_check_protocol,
             "port": None if group.health_check_port in (None, "traffic-port") else int(group.health_check_port),

@@ -10,7 +10,8 @@ from moto.elbv2.models import ELBv2Backend
 def mend():
     @patch(ELBv2Backend.create_load_balancer)
     def create(original, self, **given):
-        balancer = original(self, **given)
+        # Where nothing is said, which moto keeps as nothing.
+        balancer = original(self, **given | {"scheme": given.get("scheme") or "internet-facing"})
         if given.get("loadbalancer_type") == "network":
             tags = {tag["Key"]: tag["Value"] for tag in given.get("tags") or []}
             self.tagging_service.delete_all_tags_for_resource(balancer.arn)
