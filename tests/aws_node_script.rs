@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 #[path = "aws_boot/world.rs"]
 mod world;
-use world::{INSTANCE, SECRET, SESSION, TOKEN, World, program, real, replaced};
+use world::{ACCOUNT, INSTANCE, SECRET, SESSION, TOKEN, World, program, real, replaced};
 
 const BOOTSTRAP: &str = "abcdef.ghijkmnpqrstuvwx";
 
@@ -190,6 +190,7 @@ impl Machine {
         let minion = Minion {
             cluster: "kubernetes".into(),
             region: "us-west-2".into(),
+            account: ACCOUNT.into(),
             bucket: bucket_url("bucket", "us-west-2", Some(&self.address)),
             group: "workers".into(),
             labels: vec!["tier=back".into()],

@@ -18,6 +18,7 @@ soon=120
 setting() { sed -n "s/^$1=//p" "$home/settings" | head -n 1; }
 bucket=$(setting bucket)
 region=$(setting region)
+account=$(setting account)
 
 say() {
 	echo "kup: $*"

@@ -24,8 +24,8 @@ while IFS= read -r line; do
     label) labels=$labels,$value ;;
     taint)
       [ -s own-taints ] || echo 'registerWithTaints:' > own-taints
-      rest=${value%:*} key=${value%:*}
-      key=${key%%=*}
+      rest=${value%:*}
+      key=${rest%%=*}
       rest=${rest#"$key"}
       printf '  - { key: "%s", value: "%s", effect: %s }\n' "$key" "${rest#=}" "${value##*:}" >> own-taints
       ;;
@@ -107,9 +107,7 @@ odd=$(grep -vxE 'registerWithTaints:|  - \{ key: "[A-Za-z0-9._/-]+", value: "[A-
 [ -z "$odd" ] || fail "this machine's taint $odd can't be used"
 {
   sed 's/[\&|]/\\&/g; s/^\([A-Z0-9_]*\)=\(.*\)$/s|@KUP_\1@|\2|g/' values
-  for block in HOSTS TAINTS; do
-    printf '/^@KUP_%s@$/{\nr own-%s\nd\n}\n' "$block" "$(printf '%s' "$block" | tr '[:upper:]' '[:lower:]')"
-  done
+  printf '/^@KUP_HOSTS@$/{\nr own-hosts\nd\n}\n/^@KUP_TAINTS@$/{\nr own-taints\nd\n}\n'
 } > fill.sed
 grep -rlF '@KUP_' root | xargs sed -i -f fill.sed
 ! grep -rnE '@KUP_[A-Z0-9_]+@' root >&2 || fail "these are not known of this machine"

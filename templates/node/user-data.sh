@@ -5,6 +5,7 @@ umask 077
 imds='http://169.254.169.254'
 bucket='{{ bucket }}'
 region='{{ region }}'
+account='{{ account }}'
 dir='/var/lib/kup/boot'
 patience=180
 mkdir -p "$dir"
