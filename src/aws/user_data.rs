@@ -58,7 +58,6 @@ impl Minion {
             region => &self.region,
             account => &self.account,
             settings => settings.trim_end(),
-            bucket_functions => bucket_functions()?,
         };
         let text = templates::render("node/user-data.sh", values)?;
         match text.len().checked_sub(MOST) {
@@ -73,14 +72,6 @@ impl Minion {
             )),
         }
     }
-}
-
-/// The shell functions by which machines read the bucket.
-///
-/// # Errors
-/// None but a template that is not there.
-pub fn bucket_functions() -> Result<&'static str> {
-    Ok(templates::text("node/bucket.sh")?.trim_end())
 }
 
 /// The address below which the bucket's objects are: S3's own, or an endpoint's, if one is set for us and so for our machines.

@@ -29,7 +29,8 @@ fail() {
 	exit 1
 }
 now() { date +%s; }
-{{ bucket_functions }}
+{% include "shell/imds.sh" -%}
+{% include "shell/bucket.sh" -%}
 
 # --- The unit that this runs as: one at a time, whoever asks, and again every minute.
 
