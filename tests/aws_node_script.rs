@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 #[path = "aws_boot/world.rs"]
 mod world;
-use world::{INSTANCE, SECRET, SESSION, TOKEN, World, program, real, replaced};
+use world::{ACCOUNT, INSTANCE, SECRET, SESSION, TOKEN, World, program, real, replaced};
 
 const BOOTSTRAP: &str = "abcdef.ghijkmnpqrstuvwx";
 
@@ -49,7 +49,7 @@ done
 const CURL: &str = r#"#!/bin/sh
 echo "$@" >> /run/fake/argv
 for word; do
-  case $previous in -o) to=$word ;; -X) method=$word ;; esac
+  case $previous in -o) to=$word ;; --data-binary) body=${word#@} ;; esac
   previous=$word
 done
 case $previous in
@@ -58,7 +58,7 @@ case $previous in
     printf 'HTTP 200'; exit ;;
   https://api.kup.internal:6443/api/v1/nodes/*)
     [ -e /run/fake/node ] || { printf 'HTTP 404'; exit; }
-    [ "$method" != PATCH ] || sed 's/.*host-key":"\([^"]*\)".*/\1/' > /run/fake/annotation
+    [ -z "$body" ] || sed 's/.*host-key":"\([^"]*\)".*/\1/' "$body" > /run/fake/annotation
     printf '{\n "metadata": { "annotations": { "kup.dev/ssh-host-key": "%s" } },\n "spec": { "podCIDR": "10.244.3.0/24" }\n}\n' \
       "$(cat /run/fake/annotation 2>/dev/null)" > "$to"
     printf 'HTTP 200'; exit ;;
@@ -105,6 +105,9 @@ impl Machine {
         );
         program(&bin, "ip", "#!/bin/sh\necho '192.0.2.1 via 172.20.0.1 dev ens5 src 172.20.0.77 uid 0'\n");
         program(&bin, "systemd-detect-virt", "#!/bin/sh\nexit 1\n");
+        for name in ["nft", "modprobe", "sysctl"] {
+            program(&bin, name, "#!/bin/sh\n");
+        }
         machine
     }
 
@@ -187,6 +190,7 @@ impl Machine {
         let minion = Minion {
             cluster: "kubernetes".into(),
             region: "us-west-2".into(),
+            account: ACCOUNT.into(),
             bucket: bucket_url("bucket", "us-west-2", Some(&self.address)),
             group: "workers".into(),
             labels: vec!["tier=back".into()],

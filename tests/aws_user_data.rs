@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 #[path = "aws_boot/world.rs"]
 #[allow(dead_code, reason = "the tests of the node script use the rest")]
 mod world;
-use world::{SECRET, SESSION, TOKEN, World, program, real, replaced};
+use world::{ACCOUNT, SECRET, SESSION, TOKEN, World, program, real, replaced};
 
 const NODE: &str = "echo \"ran with $1\"\ncat \"$1/settings\"\n";
 
@@ -29,6 +29,7 @@ async fn boot(world: &World, dir: &Path, patience: u32) -> Output {
     let minion = Minion {
         cluster: "kubernetes".into(),
         region: "us-west-2".into(),
+        account: ACCOUNT.into(),
         bucket: bucket_url("bucket", "us-west-2", Some(&address)),
         group: "minions".into(),
         labels: vec!["tier=back".into()],

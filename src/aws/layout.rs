@@ -105,6 +105,7 @@ pub fn minion(cluster: &Cluster, around: &Surroundings, group: &NamedGroup) -> M
     Minion {
         cluster: cluster.name.clone(),
         region: around.region.clone(),
+        account: around.account.clone(),
         bucket: bucket_url(&bucket, &around.region, around.s3_endpoint.as_deref()),
         group: group.name.clone(),
         labels: group.labels.clone(),

@@ -14,7 +14,6 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-use super::user_data::bucket_functions;
 use crate::bundle::manifest::File as BundleFile;
 use crate::bundle::{self, pack};
 use crate::cluster::Cluster;
@@ -112,7 +111,6 @@ fn script(bundle: &bundle::Manifest) -> Result<String> {
         api_name => API_NAME,
         api_port => API_PORT,
         machine => bundle.arch.machine(),
-        bucket_functions => bucket_functions()?,
         units => templates::text("node/units.sh")?.trim_end(),
         range => templates::text("node/range.sh")?.trim_end(),
     };

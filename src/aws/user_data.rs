@@ -18,6 +18,8 @@ pub struct Minion {
     pub cluster: String,
     /// The region.
     pub region: String,
+    /// The account that the bucket must be of: twelve digits.
+    pub account: String,
     /// The bucket's address, as of [`bucket_url`].
     pub bucket: String,
     /// The group's name.
@@ -36,7 +38,13 @@ impl Minion {
     /// Labels and taints that make it too long, or that are no such things.
     pub fn render(&self) -> Result<String> {
         let mut settings = String::new();
-        let single = [("cluster", &self.cluster), ("region", &self.region), ("bucket", &self.bucket), ("group", &self.group)];
+        let single = [
+            ("cluster", &self.cluster),
+            ("region", &self.region),
+            ("account", &self.account),
+            ("bucket", &self.bucket),
+            ("group", &self.group),
+        ];
         let several = self.labels.iter().map(|l| ("label", l)).chain(self.taints.iter().map(|t| ("taint", t)));
         for (key, value) in single.into_iter().chain(several) {
             if value.chars().any(|c| c.is_control() || c == '\'') {
@@ -48,8 +56,8 @@ impl Minion {
         let values = minijinja::context! {
             bucket => &self.bucket,
             region => &self.region,
+            account => &self.account,
             settings => settings.trim_end(),
-            bucket_functions => bucket_functions()?,
         };
         let text = templates::render("node/user-data.sh", values)?;
         match text.len().checked_sub(MOST) {
@@ -64,14 +72,6 @@ impl Minion {
             )),
         }
     }
-}
-
-/// The shell functions by which machines read the bucket.
-///
-/// # Errors
-/// None but a template that is not there.
-pub fn bucket_functions() -> Result<&'static str> {
-    Ok(templates::text("node/bucket.sh")?.trim_end())
 }
 
 /// The address below which the bucket's objects are: S3's own, or an endpoint's, if one is set for us and so for our machines.
@@ -121,6 +121,7 @@ mod tests {
         Minion {
             cluster: "kubernetes".into(),
             region: "us-west-2".into(),
+            account: "123456789012".into(),
             bucket: bucket_url("kup-0123456789ab-kubernetes", "us-west-2", None),
             group: "workers".into(),
             labels: vec!["tier=back".into()],

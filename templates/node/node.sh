@@ -18,6 +18,7 @@ soon=120
 setting() { sed -n "s/^$1=//p" "$home/settings" | head -n 1; }
 bucket=$(setting bucket)
 region=$(setting region)
+account=$(setting account)
 
 say() {
 	echo "kup: $*"
@@ -28,7 +29,8 @@ fail() {
 	exit 1
 }
 now() { date +%s; }
-{{ bucket_functions }}
+{% include "shell/imds.sh" -%}
+{% include "shell/bucket.sh" -%}
 
 # --- The unit that this runs as: one at a time, whoever asks, and again every minute.
 
@@ -83,12 +85,15 @@ fi
 # --- What the manifest names.
 
 [ "$(uname -m)" = '{{ machine }}' ] || fail "this machine is $(uname -m), but the cluster's bundle is for {{ machine }}"
+for program in nft ip modprobe sysctl; do
+	command -v "$program" > /dev/null || fail "this machine's image has no $program, which a node needs"
+done
 work=$home/work
 rm -rf "$work"
 mkdir -p "$work"
 jobs=
 # Whatever it was doing ends with it.
-trap 'code=$?; trap - EXIT; kill $jobs 2> /dev/null || :; rm -rf "$work"; exit "$code"' EXIT
+trap 'code=$?; trap - EXIT; kill $jobs 2> /dev/null || :; rm -rf "$work" || :; exit "$code"' EXIT
 trap 'exit 1' HUP INT TERM
 
 sum() { sha256sum | cut -d' ' -f1; }
@@ -145,12 +150,14 @@ bring() {
 	if [ -e "$to" ] && is "$1" "$to"; then return; fi
 	patiently "$2" "$new.gz" || return 1
 	why="$2 in the bucket is not what node/manifest names: $4 is refused"
-	gzip -dc < "$new.gz" > "$new" && is "$1" "$new" || {
-		rm -f "$new" "$new.gz"
-		return 1
-	}
-	why="$to could not be written"
-	rm "$new.gz" && chmod "$3" "$new" && mv -f "$new" "$to"
+	if said=$(gzip -dc < "$new.gz" 2>&1 > "$new") && is "$1" "$new"; then
+		why="$to could not be written"
+		rm "$new.gz" && chmod "$3" "$new" && mv -f "$new" "$to"
+		return
+	fi
+	case $said in *'No space'*) why="$to could not be written: there is no space left" ;; esac
+	rm -f "$new" "$new.gz"
+	return 1
 }
 # Brings what nobody has begun to bring yet, in the manifest's order.
 worker() {
@@ -320,8 +327,8 @@ for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_ecdsa_key.pub; do
 	[ -e "$key" ] || continue
 	key=$(cut -d' ' -f1,2 "$key")
 	grep -q "\"kup.dev/ssh-host-key\": *\"$key\"" "$work/node" && break
-	printf '{"metadata":{"annotations":{"kup.dev/ssh-host-key":"%s"}}}' "$key" |
-		own_node -X PATCH -H 'Content-Type: application/merge-patch+json' --data-binary @- ||
+	printf '{"metadata":{"annotations":{"kup.dev/ssh-host-key":"%s"}}}' "$key" > "$work/patch"
+	own_node -X PATCH -H 'Content-Type: application/merge-patch+json' --data-binary "@$work/patch" ||
 		fail "this machine's SSH host key could not be published ($last)"
 	break
 done

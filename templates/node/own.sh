@@ -9,45 +9,63 @@ fail() {
   exit 1
 }
 say() { printf '%s=%s\n' "$1" "$2"; }
-# one FILE KEY: its value, which must be there.
-one() {
-  value=$(sed -n "s/^$2=//p" "$1" | head -n 1)
-  [ -n "$value" ] || fail "the $2 of this machine is not known"
-  printf '%s' "$value"
-}
-number() {
-  value=$(one facts "$1")
-  case $value in *[!0-9]*) fail "the fact $1 is $value, not a number" ;; esac
-  printf '%s' "$value"
-}
-name=$(one identity name)
-address=$(one identity address)
-provider_id=$(one identity provider_id)
-group=$(one settings group)
-interface=$(one facts interface)
-resolver=$(one facts resolver)
-container=$(one facts container)
-cgroup=$(one facts cgroup)
-raises=$(one facts cap_sys_resource)
-cpus=$(number cpus)
-memory=$(($(number memory_kib) / 1024))
 
-# slice FROM TO PERCENT: that share of the machine's memory between two sizes in GiB, in MiB.
+# Read without a process for each value: that would take longer than all the rest.
+name='' address='' provider_id='' group='' interface='' resolver='' container='' cgroup='' raises='' cpus='' memory='' labels=''
+: > own-taints
+cat identity settings facts > told
+while IFS= read -r line; do
+  value=${line#*=}
+  case ${line%%=*} in
+    name) name=$value ;;
+    address) address=$value ;;
+    provider_id) provider_id=$value ;;
+    group) group=$value ;;
+    label) labels=$labels,$value ;;
+    taint)
+      [ -s own-taints ] || echo 'registerWithTaints:' > own-taints
+      rest=${value%:*}
+      key=${rest%%=*}
+      rest=${rest#"$key"}
+      printf '  - { key: "%s", value: "%s", effect: %s }\n' "$key" "${rest#=}" "${value##*:}" >> own-taints
+      ;;
+    interface) interface=$value ;;
+    resolver) resolver=$value ;;
+    container) container=$value ;;
+    cgroup) cgroup=$value ;;
+    cap_sys_resource) raises=$value ;;
+    cpus) cpus=$value ;;
+    memory_kib) memory=$value ;;
+  esac
+done < told
+for known in "name=$name" "address=$address" "provider_id=$provider_id" "group=$group" "interface=$interface" "resolver=$resolver" \
+  "container=$container" "cgroup=$cgroup" "cap_sys_resource=$raises" "cpus=$cpus" "memory_kib=$memory"; do
+  case $known in
+    *=) fail "the ${known%=} of this machine is not known" ;;
+    cpus=*[!0-9]* | memory_kib=*[!0-9]*) fail "the fact ${known%%=*} is ${known#*=}, not a number" ;;
+  esac
+done
+memory=$((memory / 1024))
+
+# slice FROM TO PERCENT: adds that share of the machine's memory between two sizes in GiB to what is kept back, in MiB.
 slice() {
   size=$memory
   [ "$size" -ge $(($1 * 1024)) ] || size=$(($1 * 1024))
   [ "$size" -le $(($2 * 1024)) ] || size=$(($2 * 1024))
-  echo $(((size - $1 * 1024) * $3 / 100))
+  kube_memory=$((kube_memory + (size - $1 * 1024) * $3 / 100))
 }
 if [ "$container" = yes ]; then
   kube_cpu=50 kube_memory=100 system_cpu=50 system_memory=100 eviction=1Gi
 else
-  kube_memory=$(($(slice 0 4 25) + $(slice 4 8 20) + $(slice 8 16 10) + $(slice 16 1048576 6)))
+  kube_cpu=60 kube_memory=0 system_cpu=50 eviction=10%
+  slice 0 4 25
+  slice 4 8 20
+  slice 8 16 10
+  slice 16 1048576 6
   system_memory=$((kube_memory / 10))
   [ "$system_memory" -ge 100 ] || system_memory=100
   kube_memory=$((kube_memory - system_memory))
   [ "$kube_memory" -ge 100 ] || kube_memory=100
-  kube_cpu=60 system_cpu=50 eviction=10%
   [ "$cpus" -le 1 ] || kube_cpu=$((kube_cpu + 10 + (cpus - 2) * 5))
 fi
 if [ "$cgroup" = 2 ]; then driver=systemd unified=true; else driver=cgroupfs unified=false; fi
@@ -62,25 +80,14 @@ fi
 # No two machines ask the masters in the same order.
 sum=0
 for byte in $(printf '%s' "$name" | od -An -v -tu1); do sum=$((sum + byte)); done
-count=$(wc -l < hosts)
-first=$((sum % count))
+first=$((sum % $(wc -l < hosts)))
 { tail -n "+$((first + 1))" hosts && head -n "$first" hosts; } > own-hosts
-
-labels="kup.dev/role=minion,kup.dev/group=$group"
-for label in $(sed -n 's/^label=//p' settings); do labels=$labels,$label; done
-sed -n 's/^taint=//p' settings | while read -r taint; do
-  rest=${taint%:*}
-  key=${rest%%=*}
-  value=${rest#"$key"}
-  printf '  - { key: "%s", value: "%s", effect: %s }\n' "$key" "${value#=}" "${taint##*:}"
-done > own-taints
-[ ! -s own-taints ] || sed -i '1i registerWithTaints:' own-taints
 
 {
   say NAME "$name"
   say ADDRESS "$address"
   say PROVIDER_ID "$provider_id"
-  say LABELS "$labels"
+  say LABELS "kup.dev/role=minion,kup.dev/group=$group$labels"
   say INTERFACE "$interface"
   say RESOLVER "$resolver"
   say CGROUP_DRIVER "$driver"
@@ -100,9 +107,7 @@ odd=$(grep -vxE 'registerWithTaints:|  - \{ key: "[A-Za-z0-9._/-]+", value: "[A-
 [ -z "$odd" ] || fail "this machine's taint $odd can't be used"
 {
   sed 's/[\&|]/\\&/g; s/^\([A-Z0-9_]*\)=\(.*\)$/s|@KUP_\1@|\2|g/' values
-  for block in HOSTS TAINTS; do
-    printf '/^@KUP_%s@$/{\nr own-%s\nd\n}\n' "$block" "$(printf '%s' "$block" | tr '[:upper:]' '[:lower:]')"
-  done
+  printf '/^@KUP_HOSTS@$/{\nr own-hosts\nd\n}\n/^@KUP_TAINTS@$/{\nr own-taints\nd\n}\n'
 } > fill.sed
 grep -rlF '@KUP_' root | xargs sed -i -f fill.sed
 ! grep -rnE '@KUP_[A-Z0-9_]+@' root >&2 || fail "these are not known of this machine"

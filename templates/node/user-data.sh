@@ -5,6 +5,7 @@ umask 077
 imds='http://169.254.169.254'
 bucket='{{ bucket }}'
 region='{{ region }}'
+account='{{ account }}'
 dir='/var/lib/kup/boot'
 patience=180
 mkdir -p "$dir"
@@ -17,7 +18,8 @@ say() {
 	{ echo "kup: $*" > /dev/console; } 2> /dev/null || :
 }
 
-{{ bucket_functions }}
+{% include "shell/imds.sh" -%}
+{% include "shell/bucket.sh" -%}
 checked() {
 	why="node/node.sh is not the one that node/manifest names"
 	want=$(sed -n 's/^\([0-9a-f]\{64\}\)  node\/node\.sh$/\1/p' "$dir/manifest")

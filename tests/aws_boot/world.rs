@@ -13,6 +13,7 @@ use axum::routing::{get, put};
 pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 pub const SESSION: &str = "IQoJb3JpZ2luX2VjEXAMPLE//session==";
 pub const TOKEN: &str = "AQAEAMPLEmetadatatoken==";
+pub const ACCOUNT: &str = "123456789012";
 pub const INSTANCE: &str = "i-0123456789abcdef0";
 
 /// What is there, and what was asked for.
@@ -94,6 +95,8 @@ async fn object(State(world): State<World>, Part(key): Part<String>, headers: He
     let good = signature.starts_with("AWS4-HMAC-SHA256 Credential=ASIAEXAMPLE/")
         && signature.contains("/us-west-2/s3/aws4_request")
         && signature.contains("x-amz-security-token")
+        && signature.contains("x-amz-expected-bucket-owner")
+        && header("x-amz-expected-bucket-owner") == ACCOUNT
         && header("x-amz-content-sha256").starts_with("e3b0c442");
     if !good || signed != SESSION || !spent(&world.refusals) {
         return Err(StatusCode::FORBIDDEN);

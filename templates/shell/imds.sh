@@ -1,4 +1,3 @@
-# The machine's own role, and objects of the cluster's bucket by it. Needs $imds, $bucket and $region; $why is what went wrong last.
 # Secrets go to curl by its stdin, so that no list of processes shows them.
 md() {
 	printf 'header = "X-aws-ec2-metadata-token: %s"\n' "$token" | curl -sf -m 5 -K - "$imds/latest/meta-data/$1"
@@ -13,14 +12,4 @@ login() {
 	json=$(md "iam/security-credentials/$role") || return 1
 	key=$(field AccessKeyId) secret=$(field SecretAccessKey) session=$(field Token)
 	[ -n "$key" ] && [ -n "$secret" ]
-}
-# get OBJECT FILE [SECONDS]
-get() {
-	why="$1 can't be had from the bucket yet"
-	code=$(printf 'user = "%s:%s"\nheader = "x-amz-security-token: %s"\nheader = "x-amz-content-sha256: %s"\n' "$key" "$secret" "$session" \
-		e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 |
-		curl -s -m "${3:-60}" -K - --aws-sigv4 "aws:amz:$region:s3" -o "$2" -w '%{http_code}' "$bucket/$1") || code="$code, curl $?"
-	[ "$code" = 200 ] && return
-	why="$why (HTTP $code)"
-	return 1
 }
