@@ -22,6 +22,7 @@ pub use machine::{Disk, MachineStatus, UNITS, Unit, units};
 
 use crate::cluster::spec::ProviderKind;
 use crate::machine::Role;
+use crate::provider::FoundMachine;
 use crate::provider::local::names;
 use crate::standing::Standing;
 use crate::up::context_name;
@@ -107,13 +108,9 @@ impl Status {
             }
         });
         let (machines, api) = tokio::join!(futures::future::join_all(asked), api::ask(standing));
-        let missing = names::wanted(&standing.cluster)
-            .into_iter()
-            .map(|w| w.name)
-            .filter(|name| !machines.iter().any(|m| m.name == *name))
-            .collect();
+        let missing = missing(standing);
         let etcd = etcd::of(&machines);
-        let seen = judge::Seen { name: &standing.id.name, machines: &machines, missing, etcd: etcd.as_ref(), api: &api };
+        let seen = judge::Seen { id: &standing.id, machines: &machines, missing, etcd: etcd.as_ref(), api: &api };
         let problems = judge::problems(&seen);
         Status {
             cluster: standing.id.name.clone(),
@@ -133,6 +130,20 @@ impl Status {
     pub fn failing(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().filter(|p| p.severity == Severity::Failing)
     }
+}
+
+/// The machines that the config names and that are not there. On AWS these are masters: minions are counted by their groups.
+fn missing(standing: &Standing) -> Vec<String> {
+    let called = |found: &FoundMachine| match &found.machine.cloud {
+        Some(cloud) => cloud.resource.clone(),
+        None => found.machine.name.clone(),
+    };
+    let there: Vec<String> = standing.machines.iter().map(called).collect();
+    let wanted: Vec<String> = match standing.id.provider {
+        ProviderKind::Local => names::wanted(&standing.cluster).into_iter().map(|wanted| wanted.name).collect(),
+        ProviderKind::Aws => (1..=standing.cluster.masters.count).map(|n| format!("master-{n}")).collect(),
+    };
+    wanted.into_iter().filter(|name| !there.contains(name)).collect()
 }
 
 fn components(machines: &[MachineStatus], api: &Api) -> Vec<Component> {

@@ -24,8 +24,8 @@ const UP: [&str; 7] = ["up", "--provider", "aws", "-y", "--name", NAME, "--set=a
 
 async fn up(world: &World, more: &[&str]) -> Check<Value> {
     let said = world.kup(&[&UP[..], &["-o", "json"], more].concat()).await?.ok("kup up")?;
-    let last = said.lines().next_back().unwrap_or_default();
-    Ok(serde_json::from_str(last)?)
+    let last: Value = serde_json::from_str(said.lines().next_back().unwrap_or_default())?;
+    Ok(last["result"].clone())
 }
 
 /// The Nodes by name, with whether each is Ready.

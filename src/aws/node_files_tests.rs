@@ -48,7 +48,7 @@ fn bundle() -> bundle::Manifest {
 
 fn topology(masters: u8) -> Topology {
     let master = |n| Peer { name: format!("master-{n}"), address: [172, 20, 0, 9 + n].into() };
-    Topology { masters: (1..=masters).map(master).collect(), balancer: None }
+    Topology { masters: (1..=masters).map(master).collect(), balancer: None, called: Vec::new() }
 }
 
 fn content(masters: u8) -> Content {

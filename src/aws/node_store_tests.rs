@@ -120,7 +120,7 @@ fn bundle(cache: &std::path::Path) -> Arc<Bundle> {
 
 fn content(bundle: &Bundle, ca: &str) -> Content {
     let master = Peer { name: "m".into(), address: [172, 20, 0, 10].into() };
-    let topology = Topology { masters: vec![master], balancer: None };
+    let topology = Topology { masters: vec![master], balancer: None, called: Vec::new() };
     let node = Some(NodeLogin::Token("abcdef.ghijkmnpqrstuvwx".into()));
     let credentials = Credentials { cluster_ca: ca.into(), node, master: None };
     Content::new(&defaults::cluster().unwrap(), &topology, &bundle.manifest, &credentials).unwrap()

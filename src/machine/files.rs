@@ -373,6 +373,11 @@ impl Files<'_, Values<'_>> {
         self.template("/etc/containerd/config.toml", 0o644, "containerd/config.toml", &["containerd.service"])?;
         self.template("/etc/kup/kubelet.yaml", 0o644, "kubernetes/kubelet.yaml", KUBELET)?;
         self.template("/etc/kup/kube-proxy.yaml", 0o644, "kubernetes/kube-proxy.yaml", &["kube-proxy.service"])?;
+        if self.values.in_cloud {
+            for name in ["iptables", "ip6tables"] {
+                self.plain(&format!("/etc/kup/stand-in/{name}"), 0o755, templates::text("node/iptables.sh")?, &[]);
+            }
+        }
         self.template("/etc/kup/flannel.json", 0o644, "kubernetes/flannel.json", &["flanneld.service"])?;
         self.plain("/etc/kup/pki/cluster-ca.crt", 0o644, cluster_ca, CLIENTS);
         match login {

@@ -3,6 +3,7 @@
 use super::addons;
 use super::{Api, Certificate, Etcd, MachineStatus, Problem, Severity, Unit};
 use crate::machine::Role;
+use crate::provider::ClusterId;
 
 /// A certificate that ends sooner than this many days from now is warned of; kup's and the kubelets' are renewed before.
 const SOON: i64 = 30;
@@ -12,8 +13,8 @@ const FULL: u64 = 90;
 
 /// Everything that was seen of a cluster.
 pub(super) struct Seen<'a> {
-    /// The cluster's name.
-    pub name: &'a str,
+    /// Which cluster.
+    pub id: &'a ClusterId,
     /// Its machines.
     pub machines: &'a [MachineStatus],
     /// The machines that its config names and that are not there.
@@ -26,7 +27,7 @@ pub(super) struct Seen<'a> {
 
 /// What is not well, causes before effects.
 pub(super) fn problems(seen: &Seen<'_>) -> Vec<Problem> {
-    let up = format!("kup up --name {}", seen.name);
+    let up = format!("kup up {}", seen.id.flags());
     let mut all = Vec::new();
     for name in &seen.missing {
         all.push(failing(Some(name), format!("machine {name} is not there"), None, Some(format!("`{up}` makes it"))));
@@ -179,7 +180,7 @@ fn of_api(seen: &Seen<'_>, all: &mut Vec<Problem>) {
             None,
             "the API can't be asked: no master runs".into(),
             None,
-            Some(format!("`kup up --name {}` starts it", seen.name)),
+            Some(format!("`kup up {}` starts it", seen.id.flags())),
         ));
     } else if api.servers.iter().any(|s| s.ready) {
         for why in &api.unanswered {
@@ -195,7 +196,7 @@ fn of_api(seen: &Seen<'_>, all: &mut Vec<Problem>) {
         let next = Some("`kup kubectl -- -n kube-system describe pods -l k8s-app=kube-dns` shows why".into());
         all.push(failing(None, what, dns.why.clone(), next));
     }
-    let up = format!("kup up --name {}", seen.name);
+    let up = format!("kup up {}", seen.id.flags());
     all.extend(api.addons.iter().flatten().filter_map(|addon| addons::problem(addon, &up)));
     for pod in api.system_pods.iter().flatten().filter(|p| !p.well) {
         let what = format!("pod {} in kube-system is not well", pod.name);
@@ -209,7 +210,7 @@ fn of_nodes(seen: &Seen<'_>, all: &mut Vec<Problem>) {
         let name = &machine.name;
         let Some(node) = seen.api.node(name) else {
             let next =
-                format!("`kup ssh {name} -- journalctl -u kubelet -e` shows why; `kup up --name {}` tries again", seen.name);
+                format!("`kup ssh {name} -- journalctl -u kubelet -e` shows why; `kup up {}` tries again", seen.id.flags());
             all.push(failing(
                 Some(name),
                 format!("{name} has no Node"),
@@ -247,6 +248,11 @@ fn of_nodes(seen: &Seen<'_>, all: &mut Vec<Problem>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::spec::ProviderKind;
+
+    fn id() -> ClusterId {
+        ClusterId { provider: ProviderKind::Local, name: "c".into() }
+    }
     use crate::machine::Role;
     use crate::status::{Addon, ApiServer, Disk, Node, Pod, Replicas};
 
@@ -307,7 +313,7 @@ mod tests {
         if let Some(machine) = machines.first_mut() {
             change(machine, &mut api);
         }
-        let all = problems(&Seen { name: "c", machines: &machines, missing: Vec::new(), etcd: None, api: &api });
+        let all = problems(&Seen { id: &id(), machines: &machines, missing: Vec::new(), etcd: None, api: &api });
         all.iter().map(|p| format!("{:?}: {}", p.severity, p.what)).collect()
     }
 

@@ -1,8 +1,12 @@
 //! Finding a cluster on AWS again, with what is kept of it in its bucket.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_ec2::types::Instance as Seen;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, ListParams};
 
 use super::secrets::Secrets;
 use super::{AwsProvider, arrivals, kept};
@@ -13,23 +17,29 @@ use crate::aws::resource::instance::Instance;
 use crate::aws::resource::load_balancer::LoadBalancer;
 use crate::aws::resource::volume::Volume;
 use crate::aws::resource::{self, instance};
-use crate::aws::tags;
+use crate::aws::tags::{self, HOST_KEY};
 use crate::bootstrap::Minions as _;
+use crate::bootstrap::api::ApiClient;
 use crate::cluster::Cluster;
 use crate::cluster::aws::Route;
 use crate::error::{Error, Result};
 use crate::graph::{self, Resource as _};
 use crate::machine::{BundleAccess, InCloud, Machine, Role};
-use crate::pki::Pki;
+use crate::pki::{Pki, layout};
 use crate::provider::{ClusterId, Finder, Found, FoundMachine};
 
+/// How long the API of one master may take to tell of the Nodes, and how long all of them together.
+const NODE: Duration = Duration::from_secs(3);
+/// See [`NODE`].
+const NODES: Duration = Duration::from_secs(8);
 /// The role of minions, in their tag.
 const MINION: &str = "minion";
 /// The kinds of things that masters are put together from.
 const OF_MASTERS: [&str; 4] = [Instance::KIND, ElasticIp::KIND, LoadBalancer::KIND, Volume::KIND];
 
 impl Finder for AwsProvider {
-    /// Masters by the names of their resources, then minions by their ids. What the Nodes say of their host keys is not asked here.
+    /// Masters by the names of their resources, then minions by their ids. A minion's host key is what its Node says, where the API
+    /// answers; without one nobody logs in to it.
     async fn discover(&self, name: &str) -> Result<Found> {
         let provider = self.of_cluster(name);
         let mut kinds = resource::kinds();
@@ -45,6 +55,12 @@ impl Finder for AwsProvider {
         let mut machines: Vec<FoundMachine> =
             masters.into_iter().map(|(machine, running)| FoundMachine { machine, running }).collect();
         machines.extend(minions.iter().filter_map(|seen| minion(seen, route, user)));
+        // Whoever needs the keys says that they are not known.
+        if let Ok(Some(keys)) = tokio::time::timeout(NODES, host_keys(&provider, &machines)).await {
+            for found in machines.iter_mut().filter(|found| found.machine.role == Role::Minion) {
+                found.machine.host_key = keys.get(&found.machine.name).cloned().unwrap_or_default();
+            }
+        }
         let others = found.iter().filter(|entry| entry.address.kind != Instance::KIND).map(|entry| entry.address.to_string());
         Ok(Found { others: others.collect(), machines })
     }
@@ -68,6 +84,24 @@ impl Finder for AwsProvider {
     async fn console(&self, _: &str, machine: &str) -> Result<String> {
         super::minions::OfGroups(self.aws.clone()).console(machine).await
     }
+}
+
+/// What the Nodes of minions say of their SSH host keys: each writes its own, by its own certificate. None if the API can't be asked.
+async fn host_keys(provider: &AwsProvider, machines: &[FoundMachine]) -> Option<BTreeMap<String, String>> {
+    if !machines.iter().any(|found| found.machine.role == Role::Minion && found.running) {
+        return None;
+    }
+    let secrets = Secrets::read(&provider.aws).await.ok()??;
+    let login = layout::admin(&secrets.pki).ok()?;
+    for master in machines.iter().filter(|found| found.machine.role == Role::Master && found.running) {
+        let api = ApiClient::new(master.machine.route(), &secrets.pki.cluster.pair.cert, &login).ok()?;
+        let nodes: Api<Node> = Api::all(api.client());
+        if let Ok(Ok(nodes)) = tokio::time::timeout(NODE, nodes.list(&ListParams::default())).await {
+            let key = |node: Node| Some((node.metadata.name?, node.metadata.annotations?.remove(HOST_KEY)?));
+            return Some(nodes.items.into_iter().filter_map(key).collect());
+        }
+    }
+    None
 }
 
 fn missing(provider: &AwsProvider, what: &str) -> Error {
