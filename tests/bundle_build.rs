@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Command;
 
 use kup::bundle::build::{Build, plan};
 use kup::bundle::component::{COMPONENTS, Place, named};
-use kup::bundle::{Arch, Releases, image};
+use kup::bundle::{Arch, Releases, image, modules};
 use kup::report::Report;
 
 #[test]
@@ -33,6 +34,28 @@ fn for_another_architecture_only_the_compilers_differ() {
             assert_eq!(there.env.iter().any(|(k, v)| k == "CC" && v == "aarch64-linux-gnu-gcc"), with_c, "{}", component.name);
         }
     }
+}
+
+/// By the flags and settings of the bundle's own build, so that what is compiled for one serves the other.
+#[test]
+fn programs_of_our_own_pass_their_tests() {
+    let release = Releases::load().unwrap().release("1.37.1").unwrap();
+    let host = Arch::host().unwrap();
+    let mut tested = Vec::new();
+    for component in COMPONENTS {
+        let plan = plan(component, &release, host, host).unwrap();
+        if !modules::has_tests(&plan.module) {
+            continue;
+        }
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bundle").join(&plan.module);
+        let mut command = Command::new("go");
+        command.args(["test", "-mod=readonly", "-trimpath", "-timeout=5m", "./..."]).current_dir(dir);
+        let said = command.env("GOFLAGS", "-buildvcs=false").envs(plan.env).output().unwrap();
+        let text = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert!(said.status.success(), "{}: {text}", component.name);
+        tested.push(component.name);
+    }
+    assert_eq!(tested, ["node-approver"]);
 }
 
 #[tokio::test]

@@ -275,6 +275,13 @@ pub const COMPONENTS: &[Component] = &[
         }],
         seconds: 1,
     },
+    // kup's own. Late, because AWS's SDK, which takes by far the longest of it, has been compiled for cloud-provider-aws by then.
+    Component {
+        name: "node-approver",
+        make: Make::Go { cgo: false, tags: &[], stamps: &["main.version=v{version}"] },
+        items: &[bin("node-approver", "kup.dev/bundle/node-approver", Role::Master)],
+        seconds: 20,
+    },
     // Last, because nearly all of its packages have been compiled for Kubernetes by then.
     Component {
         name: "agnhost",

@@ -36,7 +36,17 @@ pub fn has_source(module: &str) -> bool {
 }
 
 fn is_source(file: &File<'_>) -> bool {
-    file.path().extension().is_some_and(|e| e == "go")
+    file.path().extension().is_some_and(|e| e == "go") && !is_test(file)
+}
+
+/// Tests are no part of a program: a change to them builds nothing anew.
+fn is_test(file: &File<'_>) -> bool {
+    file.path().to_str().is_some_and(|path| path.ends_with("_test.go"))
+}
+
+/// Whether a module has tests of its own.
+pub fn has_tests(module: &str) -> bool {
+    folder(module).is_ok_and(|dir| dir.files().any(is_test))
 }
 
 /// All that a module says, as one text: whatever changes its build changes this.
