@@ -70,11 +70,13 @@ type world struct {
 	t        *testing.T
 	ec2      *fakeEC2
 	approver *approver
+	start    time.Time
 	now      time.Time
 }
 
 func newWorld(t *testing.T, objects ...runtime.Object) *world {
-	w := &world{t: t, now: time.Now(), ec2: &fakeEC2{instances: []types.Instance{
+	start := time.Now()
+	w := &world{t: t, start: start, now: start, ec2: &fakeEC2{instances: []types.Instance{
 		ec2Instance(one, "test", "minion", "172.20.0.20", types.InstanceStateNameRunning),
 		ec2Instance(fresh, "test", "minion", "172.20.0.21", types.InstanceStateNameRunning),
 		ec2Instance(master, "test", "master", "172.20.0.10", types.InstanceStateNameRunning),
@@ -138,15 +140,16 @@ func (a *asked) object(t *testing.T) *certificates.CertificateSigningRequest {
 		text = a.pem(text)
 	}
 	return &certificates.CertificateSigningRequest{
-		ObjectMeta: meta.ObjectMeta{Name: a.name, UID: uid.UID(a.name), CreationTimestamp: meta.Now()},
+		ObjectMeta: meta.ObjectMeta{Name: a.name, UID: uid.UID(a.name)},
 		Spec:       certificates.CertificateSigningRequestSpec{Request: text, SignerName: a.signer, Usages: a.usages, Username: a.user, Groups: a.groups},
 	}
 }
 
-// decide files a request, lets it be decided, and compares with what the API then has.
+// decide files a request, as if it were there from the start, lets it be decided, and compares with what the API then has.
 func (w *world) decide(a *asked, want answer) verdict {
 	w.t.Helper()
 	csr := a.object(w.t)
+	csr.CreationTimestamp = meta.NewTime(w.start)
 	requests := w.approver.client.CertificatesV1().CertificateSigningRequests()
 	if _, err := requests.Create(w.t.Context(), csr, meta.CreateOptions{}); err != nil {
 		w.t.Fatal(err)

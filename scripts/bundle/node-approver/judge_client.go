@@ -39,8 +39,7 @@ func (a *approver) judgeClient(ctx context.Context, csr *certificates.Certificat
 	_, err := a.client.CoreV1().Nodes().Get(ctx, id, meta.GetOptions{})
 	switch {
 	case err == nil:
-		return wait("the Node %s exists already: if its machine has lost its certificate, delete the Node, or approve this by kubectl certificate approve %s",
-			id, csr.Name)
+		return wait("the Node %s exists already: if its machine has lost its certificate, delete the Node; if it has not, somebody else asks in its name", id)
 	case !apierrors.IsNotFound(err):
 		return wait("the Node %s could not be looked for: %v", id, err)
 	}

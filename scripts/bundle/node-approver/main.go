@@ -126,8 +126,10 @@ func serve(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	failed := error(nil)
-	leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
+	leading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	leaderelection.RunOrDie(leading, leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
 			LeaseMeta:  meta.ObjectMeta{Namespace: meta.NamespaceSystem, Name: leaseName},
 			Client:     client.CoordinationV1(),
@@ -140,14 +142,25 @@ func serve(ctx context.Context, s settings) error {
 		WatchDog:        watchdog,
 		Name:            leaseName,
 		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(leading context.Context) { failed = approver.run(leading) },
+			OnStartedLeading: func(ctx context.Context) {
+				ended <- approver.run(ctx)
+				cancel()
+			},
 			OnStoppedLeading: func() { klog.InfoS("Decides no longer") },
 		},
 	})
-	if ctx.Err() == nil {
-		return fmt.Errorf("the Lease %s is no longer this one's", leaseName)
+	if ctx.Err() != nil {
+		return nil
 	}
-	return failed
+	select {
+	case err := <-ended:
+		if err != nil {
+			return err
+		}
+	default:
+	}
+	// Whoever has it now decides; the service manager starts this one again, to stand by.
+	return fmt.Errorf("the Lease %s is no longer this one's", leaseName)
 }
 
 // health answers /healthz: whether this one keeps its place among the masters, and whether EC2 answers it.
