@@ -11,9 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 )
 
+// most is how many certificates an instance without a Node is given within an hour.
+const most = 5
+
 // judgeClient decides the first client certificate of a minion. Whoever asks has only the token, which every minion can read; a stolen one
-// must not make its bearer another node. So a name is given once: to an instance that runs, that the cluster launched as a minion, that has
-// no Node yet, and for which no other request was approved (Kubernetes forgets approved requests after an hour).
+// must not make its bearer another node. So a name is given only to an instance that runs, that the cluster launched as a minion and that
+// has no Node yet; and a few times at most (Kubernetes forgets approved requests after an hour), since a kubelet that ends before it has
+// its certificate asks again with another key.
 //
 // What that leaves: who has the token and is faster than a new minion gets that minion's name. The minion then never joins, and an Event
 // says why. The same goes for a minion whose Node somebody deleted while it runs.
@@ -49,11 +53,15 @@ func (a *approver) judgeClient(ctx context.Context, csr *certificates.Certificat
 	if err != nil {
 		return wait("the other requests could not be listed: %v", err)
 	}
+	given := 0
 	for i := range all.Items {
 		other := &all.Items[i]
 		if other.UID != csr.UID && other.Spec.SignerName == csr.Spec.SignerName && approved(other) && names(other, id) {
-			return wait("a certificate for %s was approved already, by the request %s: a second is refused for an hour", id, other.Name)
+			given++
 		}
+	}
+	if given >= most {
+		return wait("%d certificates for %s were approved within the hour, and it has not joined by any of them: no more until they are forgotten", given, id)
 	}
 	return a.apply(ctx, csr, verdict{approve, "the instance " + id + " is a running minion of this cluster that has not joined yet"})
 }
