@@ -101,7 +101,11 @@ class Balancers:
             except (OSError, TimeoutError):
                 continue
             there_reader, there_writer = await asyncio.open_connection(sock=connection)
-            await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+            try:
+                await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+            finally:
+                there_writer.close()
+                writer.close()
             return
         # Nobody is there: refused, as far as an accepted connection can be.
         writer.transport.abort()
@@ -123,7 +127,5 @@ async def pump(reader, writer):
             await writer.drain()
         writer.write_eof()
     except OSError:
+        # Whoever it was that broke off, the other side hears of it.
         writer.transport.abort()
-    finally:
-        if reader.at_eof() and writer.is_closing():
-            writer.close()

@@ -12,13 +12,14 @@ def text(world: dict, vpc: str) -> str:
     endpoints = {name: e for name, e in world["endpoints"].items() if e["vpc"] == vpc}
     ranges = ", ".join(world["vpcs"][vpc]["ranges"])
     groups = sorted({group for e in endpoints.values() for group in e["groups"]})
-    named = {rule["with"] for group in groups for way in ("in", "out") for rule in world["groups"].get(group, {}).get(way, []) if rule["with"].startswith("sg-")}
+    rules_of = lambda group: world["groups"].get(group, {"in": [], "out": []})  # noqa: E731
+    named = {rule["with"] for group in groups for way in ("in", "out") for rule in rules_of(group)[way] if rule["with"].startswith("sg-")}
     lines = []
     for group in sorted(named | set(groups)):
         members = sorted(e["address"] for e in endpoints.values() if group in e["groups"])
         lines += [f"set {set_of(group)} {{", "type ipv4_addr", *([f"elements = {{ {', '.join(members)} }}"] if members else []), "}"]
     for group in groups:
-        rules = world["groups"].get(group, {"in": [], "out": []})
+        rules = rules_of(group)
         lines += [f"chain {chain_of('in', group)} {{", *(accept(rule, "saddr") for rule in rules["in"]), "}"]
         lines += [f"chain {chain_of('out', group)} {{", *(accept(rule, "daddr") for rule in rules["out"]), "}"]
     for e in endpoints.values():

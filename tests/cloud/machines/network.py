@@ -62,7 +62,8 @@ def make_edge(names: Names) -> ipaddress.IPv4Network:
 
 
 def free_block() -> ipaddress.IPv4Network:
-    taken = [ipaddress.ip_network(route["dst"]) for route in json.loads(run("ip", "-j", "-4", "route", "show", "table", "all")) if re.match(r"[\d.]+(/\d+)?$", route.get("dst", ""))]
+    routes = json.loads(run("ip", "-j", "-4", "route", "show", "table", "all"))
+    taken = [ipaddress.ip_network(route["dst"]) for route in routes if re.match(r"[\d.]+(/\d+)?$", route.get("dst", ""))]
     for block in PUBLIC.subnets(new_prefix=BLOCK):
         if not any(block.overlaps(route) for route in taken if route.prefixlen >= PUBLIC.prefixlen):
             return block
@@ -72,7 +73,12 @@ def free_block() -> ipaddress.IPv4Network:
 def make_router(names: Names, vpc: str, ranges: list[str]):
     router, link = names.router(vpc), up_link(vpc)
     run("ip", "netns", "add", router)
-    ip(f"link add {link} type veth peer name igw netns {router}", f"link set {link} mtu {OUTSIDE} up", f"addr add {EDGE_END}/32 dev {link}", namespace=names.edge)
+    ip(
+        f"link add {link} type veth peer name igw netns {router}",
+        f"link set {link} mtu {OUTSIDE} up",
+        f"addr add {EDGE_END}/32 dev {link}",
+        namespace=names.edge,
+    )
     forwarding(router)
     ip(
         "link set lo up",

@@ -128,6 +128,7 @@ POLICY = {
     "Version": "2012-10-17",
     "Statement": [
         {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": "arn:aws:s3:::tests/*"},
+        {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": "arn:aws:s3:::tests/of/${aws:userid}"},
         {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": "arn:aws:s3:::tests"},
         {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::tests/pki/*"},
     ],

@@ -90,7 +90,7 @@ def test_a_pod_does_not_get_metadata_over_one_hop(cloud, one):
     until("a pod gets none", lambda: cloud.ssh(address, ask, check=False).stdout == "000", 10)
 
 
-def test_the_roles_credentials_may_what_its_policy_says(cloud, one):
+def test_the_roles_credentials_may_what_its_policy_says(cloud, one, machines):
     """By the very means of kup's node script: curl signs."""
     _, address = one
     held = json.loads(get(cloud, address, "meta-data/iam/security-credentials/minion"))
@@ -102,6 +102,9 @@ def test_the_roles_credentials_may_what_its_policy_says(cloud, one):
 
     assert ask("GET", "/node/manifest") == "this is node/manifest 200"
     assert ask("GET", "?list-type=2").endswith(" 200")
+    # A policy may speak of who asks: here, of which instance.
+    role = cloud.client("iam").get_role(RoleName="minion")["Role"]["RoleId"]
+    assert ask("PUT", f"/of/{role}:{machines.ids[0]}") == "200" and ask("PUT", f"/of/{role}:{machines.ids[1]}").endswith(" 403")
     for method, key in [("GET", "/pki/ca.key"), ("PUT", "/node/manifest"), ("DELETE", "/node/manifest")]:
         said = ask(method, key)
         assert said.endswith(" 403") and "AccessDenied" in said, said

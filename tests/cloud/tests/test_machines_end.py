@@ -19,6 +19,15 @@ def nothing_left(port, state):
     assert [p for p in state.rglob("*") if p.is_file()] == []
 
 
+def process_of(port, id):
+    """A machine's first process."""
+    return subprocess.run(["podman", "inspect", "--format={{.State.Pid}}", f"kup-aws-{port}-{id}"], capture_output=True, text=True, check=True).stdout
+
+
+def is_runner(process):
+    return b"machines\0run" in (process / "cmdline").read_bytes() and "python" in (process / "exe").readlink().name
+
+
 def test_nothing_is_left_though_its_processes_were_killed(tmp_path):
     """A machine with a volume and a balancer; the dump is the same before and after; the runner, killed, goes on where it was."""
     port = free_port()
@@ -42,13 +51,12 @@ def test_nothing_is_left_though_its_processes_were_killed(tmp_path):
         until("its name is there", lambda: balancer["DNSName"] in pathlib.Path("/etc/hosts").read_text(), 20)
         until("a loop device", lambda: loops_of(tmp_path), 20)
         # The runner alone is killed: another one takes over what is there.
-        container = subprocess.run(["podman", "inspect", "--format={{.State.Pid}}", f"kup-aws-{port}-{id}"], capture_output=True, text=True, check=True).stdout
-        runner = [pid for pid in running_in(tmp_path) if b"machines\0run" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() and b"python" in pathlib.Path(f"/proc/{pid}/exe").readlink().name.encode()]
-        assert len(runner) == 1
-        os.kill(runner[0], signal.SIGKILL)
+        container = process_of(port, id)
+        (runner,) = [pid for pid in running_in(tmp_path) if is_runner(pathlib.Path(f"/proc/{pid}"))]
+        os.kill(runner, signal.SIGKILL)
         address = cloud.log_in(id)
         assert cloud.ssh(address, "test -b /dev/nvme1n1 && echo yes") == "yes"
-        assert container == subprocess.run(["podman", "inspect", "--format={{.State.Pid}}", f"kup-aws-{port}-{id}"], capture_output=True, text=True, check=True).stdout
+        assert container == process_of(port, id)
         subprocess.run(["ssh", "-O", "exit", f"-oControlPath={key}/{address}", "x"], capture_output=True)
         # All is taken back by the API: nothing is left, though the emulator goes on.
         elb.delete_load_balancer(LoadBalancerArn=balancer["LoadBalancerArn"])
@@ -79,7 +87,8 @@ def test_nothing_is_left_though_its_processes_were_killed(tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_start_that_is_ended_leaves_nothing(tmp_path, how):
     port = free_port()
-    starting = subprocess.Popen([EMULATOR, "start", "--machines", "--port", str(port)], env=os.environ | {"XDG_STATE_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+    starting = subprocess.Popen([EMULATOR, "start", "--machines", "--port", str(port)], env=environment, stderr=subprocess.DEVNULL)
     until("the link is there", lambda: names_of(port))
     starting.send_signal(how)
     assert starting.wait(60) == (143 if how == signal.SIGTERM else -9)

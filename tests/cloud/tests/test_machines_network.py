@@ -53,7 +53,7 @@ def test_a_group_counts_as_soon_as_an_interface_has_it(cloud, estate, machines):
 
 
 def test_what_goes_out_is_by_rules_too(cloud, estate, machines):
-    ids, public, private, (a, b, c) = machines.ids, machines.public, machines.private, machines.groups
+    public, private, (a, b, _) = machines.public, machines.private, machines.groups
     # Each group lets everything out, so all of them have to stop.
     all_of_it = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
     for group in (estate.group, a):
@@ -68,7 +68,7 @@ def test_what_goes_out_is_by_rules_too(cloud, estate, machines):
 
 
 def test_icmp(cloud, estate, machines):
-    public, private, (a, b, c) = machines.public, machines.private, machines.groups
+    public, private, (a, _, c) = machines.public, machines.private, machines.groups
     ping = f"ping -c 1 -W 1 {private[2]}"
     assert cloud.ssh(public[0], ping, check=False).returncode != 0
     cloud.ec2.authorize_security_group_ingress(
@@ -78,12 +78,15 @@ def test_icmp(cloud, estate, machines):
 
 
 def test_nobody_sends_under_another_address(cloud, estate, machines):
-    public, private, (a, b, c) = machines.public, machines.private, machines.groups
+    public, private, (_, _, c) = machines.public, machines.private, machines.groups
     fake = "172.20.1.99"
     estate.allow(c, "udp", 8472, fake + "/32")
     cloud.ssh(public[0], f"sudo ip addr add {fake}/32 dev lo")
     send = f"python3 -c \"import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('{fake}', 0)); s.sendto(b'x', ('{private[2]}', 8472))\""
-    watch = f"sudo timeout 3 python3 -c \"import socket; s=socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)); s.settimeout(2)\nwhile True:\n p=s.recv(2000)\n if p[26:30]==socket.inet_aton('{fake}'): print('seen'); break\""
+    # On the wire, before any rule of the machine's own.
+    listen = "socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))"
+    program = f"import socket\ns = {listen}\ns.settimeout(2)\nwhile True:\n if s.recv(2000)[26:30] == socket.inet_aton('{fake}'):\n  print('seen')\n  break"
+    watch = f'sudo timeout 3 python3 -c "{program}"'
     seen = subprocess.Popen(["ssh", *SSH, "-i", cloud.key, f"admin@{public[2]}", watch], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for _ in range(5):
         cloud.ssh(public[0], f"{send}; sleep 0.2")
@@ -92,7 +95,7 @@ def test_nobody_sends_under_another_address(cloud, estate, machines):
 
 
 def test_the_way_out_is_by_route_and_by_public_address(cloud, estate, machines):
-    ids, public, private, (a, b, c) = machines.ids, machines.public, machines.private, machines.groups
+    ids, public, private, (a, _, c) = machines.ids, machines.public, machines.private, machines.groups
     ask = f"curl -s -m 2 -o /dev/null -w '%{{http_code}}' {cloud.endpoint}/_localstack/health"
     assert cloud.ssh(public[0], ask) == "200"
     # Seen by the API under its public address.

@@ -1,10 +1,13 @@
 """Roles of machines may do what their policies say, and nothing else. Calls with other keys are the user's own, and may do everything."""
 
+import json
+import re
+
 from localstack.aws.api import CommonServiceException
 from localstack.utils.aws.request_context import extract_access_key_id_from_auth_header
 
 from kup_cloud import credentials
-from kup_cloud.iam import applies, evaluate, listed, as_json, policies_of
+from kup_cloud.iam import applies, as_json, evaluate, listed, policies_of
 
 # What S3 calls its operations, where its actions have other names.
 S3_ACTIONS = {
@@ -31,17 +34,18 @@ def check(_chain, context, _response):
     """A handler in the gateway's chain: refuses the call, or lets it on."""
     if not context.service or not context.operation:
         return
-    role = credentials.role_of(extract_access_key_id_from_auth_header(context.request.headers) or "")
+    holder = credentials.holder_of(extract_access_key_id_from_auth_header(context.request.headers) or "")
     service, operation = context.service.service_name, context.operation.name
-    if role is None or (service, operation) in FREE:
+    if holder is None or (service, operation) in FREE:
         return
     from moto.iam.models import iam_backends
 
+    role, facts = holder.role_arn, facts_of(holder)
     documents = policies_of(iam_backends[context.account_id]["aws"], role)
-    statements = [(name, s) for name, document in documents for s in listed(as_json(document)["Statement"])]
+    statements = [(name, s) for name, document in documents for s in listed(filled(document, facts)["Statement"])]
     request = context.service_request or {}
     if service == "s3":
-        action, allowed = s3(statements, operation, request)
+        action, allowed = s3(statements, operation, request, facts)
     else:
         action = f"{SERVICES.get(service, service)}:{operation}"
         allowed = whatever(statements, action)
@@ -51,14 +55,32 @@ def check(_chain, context, _response):
         raise CommonServiceException(code, denied, status_code=403, sender_fault=True)
 
 
-def s3(statements, operation, request) -> tuple[str, bool]:
+def facts_of(holder) -> dict[str, str]:
+    """What policies may say of who calls, by the names that they have there."""
+    instance = f"arn:aws:ec2:{holder.region_name}:{holder.account_id}:instance/{holder.session_name}"
+    return {
+        "aws:userid": holder.user_id,
+        "aws:principalarn": holder.role_arn,
+        "aws:principalaccount": holder.account_id,
+        "aws:securetransport": "true",
+        "ec2:sourceinstancearn": instance,
+    }
+
+
+def filled(document, facts) -> dict:
+    """A policy with its variables replaced; one that is not known stays, and so matches nothing."""
+    text = json.dumps(as_json(document))
+    return json.loads(re.sub(r"\$\{([\w:]+)\}", lambda found: facts.get(found[1].lower(), found[0]), text))
+
+
+def s3(statements, operation, request, facts) -> tuple[str, bool]:
     versioned = "Version" if request.get("VersionId") and operation in ("GetObject", "DeleteObject", "HeadObject") else ""
     action = f"s3:{S3_ACTIONS.get(operation, operation)}{versioned}"
     bucket = request.get("Bucket", "*")
     keys = [request.get("Key")]
     if operation == "DeleteObjects":
         keys = [entry["Key"] for entry in request["Delete"]["Objects"]]
-    values = {"s3:prefix": [request.get("Prefix") or ""], "aws:securetransport": ["true"]}
+    values = {"s3:prefix": [request.get("Prefix") or ""]} | {name: [value] for name, value in facts.items()}
     resources = [f"arn:aws:s3:::{bucket}" + (f"/{key}" if key else "") for key in keys]
     return action, all(evaluate(statements, action, resource, values)["EvalDecision"] == "allowed" for resource in resources)
 

@@ -31,6 +31,6 @@ def of(account: str, region: str, role_arn: str, session: str) -> dict:
     }
 
 
-def role_of(access_key: str) -> str | None:
-    """The role whose temporary key this is."""
-    return next((assumed.role_arn for assumed in _given.values() if assumed.access_key_id == access_key), None)
+def holder_of(access_key: str):
+    """The role, assumed by an instance, whose temporary key this is."""
+    return next((assumed for assumed in _given.values() if assumed.access_key_id == access_key), None)
