@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
 	"net/http/httptest"
 	"net/url"
@@ -307,12 +308,18 @@ func TestClientCertificatesOfOthers(t *testing.T) {
 	}
 }
 
-func TestANameIsGivenOnce(t *testing.T) {
+// A kubelet that ended before it had its certificate asks with another key; but not without end.
+func TestANameIsGivenAFewTimes(t *testing.T) {
 	w := newWorld(t)
 	w.decide(rightClient(), approve)
-	second := rightClient()
-	second.name = "second"
-	if v := w.decide(second, undecided); !strings.Contains(v.why, "approved already") {
+	for n := 2; n <= most; n++ {
+		again := rightClient()
+		again.name = fmt.Sprintf("again-%d", n)
+		w.decide(again, approve)
+	}
+	tooMany := rightClient()
+	tooMany.name = "too-many"
+	if v := w.decide(tooMany, undecided); !strings.Contains(v.why, "no more until they are forgotten") {
 		t.Error(v.why)
 	}
 	// Kubernetes forgets the first in the end; without a Node, nobody has that name then.
