@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{After, Context, On, Run, Step};
+use crate::cluster::spec::ProviderKind;
 use crate::error::Result;
 use crate::templates;
 
@@ -21,7 +22,10 @@ pub(super) const STEP: Step = Step {
 };
 
 async fn run(context: &Context) -> Result<String> {
-    let count =
-        context.api().await?.apply(&[templates::text("kubernetes/access.yaml")?.to_owned()], context.deadline(DEADLINE)).await?;
+    let mut documents = vec![templates::text("kubernetes/access.yaml")?.to_owned()];
+    if context.cluster.provider == ProviderKind::Aws {
+        documents.push(templates::text("kubernetes/access-aws.yaml")?.to_owned());
+    }
+    let count = context.api().await?.apply(&documents, context.deadline(DEADLINE)).await?;
     Ok(format!("{count} objects"))
 }

@@ -16,6 +16,8 @@ use crate::pki::layout::{MasterCerts, NodeCerts};
 use crate::pki::{Pair, Pki};
 use crate::templates;
 
+pub mod aws;
+
 /// A file as it should be on a machine. Owned by root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
@@ -216,12 +218,13 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     Ok(files.files)
 }
 
-struct Files<'a> {
-    values: &'a Values<'a>,
+/// Files that are rendered with the same values.
+struct Files<'a, V> {
+    values: &'a V,
     files: Vec<File>,
 }
 
-impl Files<'_> {
+impl<V: Serialize> Files<'_, V> {
     fn plain(&mut self, path: &str, mode: u32, contents: &str, units: &[&'static str]) {
         self.files.push(File {
             path: path.to_owned(),
@@ -253,7 +256,9 @@ impl Files<'_> {
         self.plain(&format!("/etc/kup/{name}.kubeconfig"), 0o600, &contents, units);
         Ok(())
     }
+}
 
+impl Files<'_, Values<'_>> {
     fn node(&mut self, cluster_ca: &str, certs: &NodeCerts) -> Result<()> {
         self.template("/etc/kup/hosts.sh", 0o644, "node/hosts.sh", &["kup-hosts.service"])?;
         self.template("/etc/kup/host.sh", 0o644, "node/host.sh", &["kup-host.service"])?;

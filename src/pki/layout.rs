@@ -35,6 +35,16 @@ pub struct MasterCerts {
     pub scheduler_server: Pair,
 }
 
+/// The certificates of the units that a master has on AWS only.
+pub struct AwsCerts {
+    /// The cloud controller's login.
+    pub cloud_controller: Pair,
+    /// The cloud controller's serving certificate.
+    pub cloud_controller_server: Pair,
+    /// The login of the one who approves the certificates of minions.
+    pub node_approver: Pair,
+}
+
 /// The certificates that every node has.
 pub struct NodeCerts {
     /// The kubelet's login, for the first time; it rotates it by itself.
@@ -45,9 +55,7 @@ pub struct NodeCerts {
 
 /// The certificates of one master.
 pub fn master(pki: &Pki, cluster: &Cluster, topology: &Topology, me: &Peer) -> Result<MasterCerts> {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let own = |dns: Vec<String>| Leaf::server(&me.name, dns, vec![me.address.into(), loopback]);
-    let local = vec!["localhost".to_owned(), me.name.clone()];
+    let own = || own_server(me);
     let issue = |name: &str, leaf: Leaf| pki.leaf(&pki.cluster, &me.name, name, &leaf);
     let etcd = |name: &str, leaf: Leaf| pki.leaf(&pki.etcd, &me.name, name, &leaf);
     let both = |leaf: Leaf| Leaf { usage: Usage::Both, ..leaf };
@@ -62,13 +70,29 @@ pub fn master(pki: &Pki, cluster: &Cluster, topology: &Topology, me: &Peer) -> R
             "front-proxy-client",
             &Leaf::client("front-proxy-client", None),
         )?,
-        etcd_server: etcd("etcd-server", both(own(local.clone())))?,
-        etcd_peer: etcd("etcd-peer", both(own(local.clone())))?,
+        etcd_server: etcd("etcd-server", both(own()))?,
+        etcd_peer: etcd("etcd-peer", both(own()))?,
         controller_manager: issue("controller-manager", Leaf::client("system:kube-controller-manager", None))?,
-        controller_manager_server: issue("controller-manager-server", own(local.clone()))?,
+        controller_manager_server: issue("controller-manager-server", own())?,
         scheduler: issue("scheduler", Leaf::client("system:kube-scheduler", None))?,
-        scheduler_server: issue("scheduler-server", own(local))?,
+        scheduler_server: issue("scheduler-server", own())?,
     })
+}
+
+/// The certificates of the units that a master has on AWS only.
+pub fn aws(pki: &Pki, me: &Peer) -> Result<AwsCerts> {
+    let issue = |name: &str, leaf: Leaf| pki.leaf(&pki.cluster, &me.name, name, &leaf);
+    Ok(AwsCerts {
+        cloud_controller: issue("cloud-controller-manager", Leaf::client("system:cloud-controller-manager", None))?,
+        cloud_controller_server: issue("cloud-controller-manager-server", own_server(me))?,
+        node_approver: issue("node-approver", Leaf::client("kup:node-approver", None))?,
+    })
+}
+
+/// The serving certificate of a unit that others on the same machine, or of its kind, talk to.
+fn own_server(me: &Peer) -> Leaf {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Leaf::server(&me.name, vec!["localhost".to_owned(), me.name.clone()], vec![me.address.into(), loopback])
 }
 
 /// The certificates of one node.
