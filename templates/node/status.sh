@@ -23,6 +23,8 @@ if command -v curl > /dev/null; then
       etcd.service) ask "$unit" http://127.0.0.1:2381/health & ;;
       kube-controller-manager.service) ask "$unit" https://127.0.0.1:10257/healthz & ;;
       kube-scheduler.service) ask "$unit" https://127.0.0.1:10259/healthz & ;;
+      aws-cloud-controller-manager.service) ask "$unit" https://127.0.0.1:10258/healthz & ;;
+      node-approver.service) ask "$unit" http://127.0.0.1:10271/healthz & ;;
       kubelet.service) ask "$unit" http://127.0.0.1:10248/healthz & ;;
       kube-proxy.service) ask "$unit" http://127.0.0.1:10256/livez & ;;
       flanneld.service) ask "$unit" http://127.0.0.1:8471/healthz & ;;
