@@ -1,12 +1,12 @@
 //! Against a small S3 in this process: what is written, in which order, and what is not.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Bytes as Body;
-use axum::extract::{Path as Part, Query, State};
+use axum::extract::{Path as Part, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use sha2::{Digest as _, Sha256};
@@ -35,12 +35,14 @@ fn answer(status: StatusCode, code: &str) -> (StatusCode, Vec<u8>) {
     (status, format!("<Error><Code>{code}</Code><Message>test</Message></Error>").into_bytes())
 }
 
-async fn list(State(world): State<Shared>, Query(query): Query<HashMap<String, String>>) -> (StatusCode, Vec<u8>) {
+async fn list(State(world): State<Shared>, RawQuery(query): RawQuery) -> (StatusCode, Vec<u8>) {
     if world.bare {
         return answer(StatusCode::NOT_FOUND, "NoSuchBucket");
     }
+    let query = query.unwrap_or_default();
+    let prefix = query.split('&').find_map(|word| word.strip_prefix("prefix=")).unwrap().replace("%2F", "/");
     let objects = world.objects.lock().unwrap();
-    let keys = objects.keys().filter(|key| key.starts_with(&query["prefix"]));
+    let keys = objects.keys().filter(|key| key.starts_with(&prefix));
     let found: String = keys.map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
     (StatusCode::OK, format!("<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>").into_bytes())
 }
