@@ -16,6 +16,9 @@ use crate::report::Report;
 /// How long AWS may take to say, after a failure, what is there.
 const AFTERMATH: Duration = Duration::from_secs(20);
 
+/// The same for a user who has stopped the work and waits: with the lock's return it must fit into [`crate::interrupt::LIMIT`].
+const SHORT_AFTERMATH: Duration = Duration::from_secs(3);
+
 impl Up {
     /// Refuses what can't be done on AWS yet, before anything is asked or made.
     ///
@@ -58,17 +61,17 @@ impl Up {
         };
         match lock.during(report, interrupt.or(work)).await {
             Ok(()) => Ok(changes),
-            Err(error) if error.kind == Kind::Interrupted => Err(error),
-            Err(error) => Err(self.what_is_left(error, provider).await),
+            Err(error) if error.kind == Kind::Interrupted => Err(self.what_is_left(error, provider, SHORT_AFTERMATH).await),
+            Err(error) => Err(self.what_is_left(error, provider, AFTERMATH).await),
         }
     }
 
     /// Says what stands now, and what it costs: nothing is removed on its own.
-    async fn what_is_left(&self, error: Error, provider: &AwsProvider) -> Error {
+    async fn what_is_left(&self, error: Error, provider: &AwsProvider, patience: Duration) -> Error {
         let (aws, name) = (&provider.aws, &self.cluster.name);
         let place = format!("{}/{}", aws.identity.account, aws.region);
         let again = format!("kup up {} --until infrastructure", aws.flags());
-        let error = match tokio::time::timeout(AFTERMATH, census::take(aws, Some(name))).await {
+        let error = match tokio::time::timeout(patience, census::take(aws, Some(name))).await {
             Ok(Ok(things)) if things.is_empty() => return error.hint(format!("nothing was made; `{again}` tries again")),
             Ok(Ok(things)) => {
                 error.left(format!("{} of cluster {name} in {place}{}", counted(&things), cost(&aws.region, &things)))
