@@ -55,6 +55,7 @@ on!(
     ],
     long [
         story::killed_at_ten_calls_it_goes_on,
+        story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
         leftovers::what_kubernetes_made_goes_too,
@@ -70,6 +71,7 @@ on!(
     [
         story::a_cluster_is_built_changed_and_removed,
         story::killed_at_ten_calls_it_goes_on,
+        story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
         foreign::a_name_that_is_taken_is_not_taken_over,

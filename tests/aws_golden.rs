@@ -10,11 +10,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use kup::aws::Aws;
-use kup::aws::client::{Calls, Identity};
+use kup::aws::client::Identity;
 use kup::aws::layout::{Image, Surroundings, layout, minion};
 use kup::aws::permissions::{self, Whose, policy};
 use kup::aws::plan_view::View;
-use kup::aws::watch::Watch;
 use kup::cluster::{Cluster, Source, load};
 use kup::graph::{Plan, Verb};
 
@@ -49,41 +48,19 @@ fn around(cluster: &Cluster) -> Surroundings {
         },
         caller: Some(Ipv4Addr::new(198, 51, 100, 7)),
         ssh_public: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJfHsPx0wYDKpGoHz0wWq0hCZcIqOAMmUJ8VhMnqVh9P".into(),
+        missing: 5,
     }
 }
 
 /// Clients that nobody answers: planning a new cluster asks nothing.
 fn aws(cluster: &str) -> Aws {
-    macro_rules! client {
-        ($service:ident) => {
-            $service::Client::from_conf(
-                $service::Config::builder()
-                    .behavior_version($service::config::BehaviorVersion::latest())
-                    .region($service::config::Region::from_static(REGION))
-                    .build(),
-            )
-        };
-    }
+    let config = aws_config::SdkConfig::builder()
+        .behavior_version(aws_config::BehaviorVersion::latest())
+        .region(aws_config::Region::from_static(REGION))
+        .build();
     let arn = "arn:aws:iam::123456789012:user/me".to_owned();
-    Aws {
-        ec2: client!(aws_sdk_ec2),
-        iam: client!(aws_sdk_iam),
-        autoscaling: client!(aws_sdk_autoscaling),
-        elb: client!(aws_sdk_elasticloadbalancingv2),
-        s3: client!(aws_sdk_s3),
-        ssm: client!(aws_sdk_ssm),
-        sts: client!(aws_sdk_sts),
-        quotas: client!(aws_sdk_servicequotas),
-        calls: Calls::default(),
-        watch: Watch::default(),
-        profile: None,
-        stuck: std::sync::Arc::default(),
-        s3_endpoint: None,
-        endpoint: None,
-        region: REGION.into(),
-        identity: Identity { account: "123456789012".into(), arn, partition: "aws".into() },
-        cluster: cluster.into(),
-    }
+    let identity = Identity { account: "123456789012".into(), arn, partition: "aws".into() };
+    Aws::of_config(&config, REGION, identity, cluster)
 }
 
 fn pretty(value: &impl serde::Serialize) -> String {
@@ -155,6 +132,8 @@ fn sums_are_those_of_the_lines() {
         let plan = Plan::new(layout(&cluster, &around).unwrap(), Vec::new(), &aws(&cluster.name), |_| false).unwrap();
         let json = serde_json::to_value(View::of(&plan, &cluster, &around, Some(42.5)).unwrap()).unwrap();
         let lines: f64 = json["actions"].as_array().unwrap().iter().filter_map(|line| line["costPerHour"].as_f64()).sum();
+        let months: f64 = json["actions"].as_array().unwrap().iter().filter_map(|line| line["costPerMonth"].as_f64()).sum();
+        assert!((months - lines * 730.0).abs() < 0.05, "{scenario}: {months} a month, {lines} an hour");
         let sum = json["cost"]["perHour"].as_f64().unwrap();
         let unknown = json["cost"]["unknown"].as_array().unwrap().len();
         assert!(if unknown == 0 { (sum - lines).abs() < 1e-4 } else { sum >= lines - 1e-4 }, "{scenario}: {sum}, {lines}");
@@ -175,6 +154,8 @@ fn a_plan_by_hand_costs_what_it_costs() {
     assert!((view.cost.per_hour - hour).abs() < 1e-6, "{} is not {hour}", view.cost.per_hour);
     let text = view.text(Some(80), true);
     assert!(text.contains("costs about $0.168 an hour, $122.79 a month"), "{text}");
+    assert!(!text.contains("/month"), "{text}");
+    assert!(view.text(None, true).contains("$0.0438/h  $31.97/month  t3.medium"), "{}", view.text(None, true));
     // Narrow screens have whole tables too: only single words are longer.
     assert!(text.lines().take_while(|line| !line.is_empty()).all(|line| line.chars().count() <= 90), "{text}");
 }

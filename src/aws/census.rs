@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Aws;
 use super::permissions::{Need, Scope, implied, need};
-use super::tags::{CLUSTER, NAME};
+use super::tags::{CLUSTER, KEPT, NAME};
 use crate::error::Result;
 
 mod list;
@@ -179,12 +179,20 @@ pub async fn take(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
         list::iam(aws, only)
     )?;
     let mut things: Vec<Thing> = [ec2, made, groups, balancers, buckets, iam].into_iter().flatten().collect();
-    // What Kubernetes made of a cluster of somebody else's (kops, EKS) is none of kup's business.
-    let known: BTreeSet<String> = things.iter().filter(|t| t.maker == Maker::Kup).map(|t| t.cluster.clone()).collect();
-    things.retain(|t| only.map_or_else(|| known.contains(&t.cluster), |only| t.cluster == only));
+    match only {
+        Some(only) => things.retain(|t| t.cluster == only),
+        None => retain_kups(&mut things),
+    }
     things.sort_by(|a, b| (&a.cluster, a.kind, &a.id).cmp(&(&b.cluster, b.kind, &b.id)));
     things.dedup_by(|a, b| (&a.cluster, a.kind, &a.id) == (&b.cluster, b.kind, &b.id));
     Ok(things)
+}
+
+/// Takes away what Kubernetes made of clusters of somebody else's (kops, EKS), which is none of kup's business. Of a cluster of kup's of
+/// which nothing else is there, that is known of volumes that were kept.
+fn retain_kups(things: &mut Vec<Thing>) {
+    let kups: BTreeSet<String> = things.iter().filter(|t| t.maker == Maker::Kup).map(|t| t.cluster.clone()).collect();
+    things.retain(|t| kups.contains(&t.cluster) || t.tags.contains_key(KEPT));
 }
 
 /// What Kubernetes made for the users of one cluster.
@@ -219,6 +227,20 @@ mod tests {
         {
             assert_eq!(whose(near_miss), None, "{near_miss:?}");
         }
+    }
+
+    #[test]
+    fn what_kubernetes_made_is_kups_by_what_kup_made_or_kept() {
+        let volume = |id: &str, pairs: &[(&str, &str)]| thing("volume", Some(id.into()), None, map(pairs), Billed::No).unwrap();
+        let mut things = vec![
+            volume("of-kops", &[("kubernetes.io/cluster/k", "owned")]),
+            volume("kept", &[("kubernetes.io/cluster/a", "owned"), ("kup.dev/kept", "a")]),
+            volume("not-marked", &[("kubernetes.io/cluster/a", "owned")]),
+            volume("of-b", &[("kubernetes.io/cluster/b", "owned")]),
+            by_name("role", "r".into(), "r".into(), "b".into()),
+        ];
+        retain_kups(&mut things);
+        assert_eq!(things.iter().map(|t| t.id.as_str()).collect::<Vec<_>>(), ["kept", "of-b", "r"]);
     }
 
     #[test]

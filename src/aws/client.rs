@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
@@ -39,6 +39,32 @@ const BLOCKED: Duration = Duration::from_secs(300);
 
 /// The same once something could not be removed: what stands before it in a removal waits in vain, as a rule.
 const BLOCKED_AGAIN: Duration = Duration::from_secs(15);
+
+/// How long this waits until nothing is in the way of what it does. Clones share what happened.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    at_first: Duration,
+    then: Duration,
+    /// Whether something could not be removed.
+    stuck: Arc<AtomicBool>,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { at_first: BLOCKED, then: BLOCKED_AGAIN, stuck: Arc::default() }
+    }
+}
+
+impl Patience {
+    /// Something could not be removed: who waits already waits less from now on too.
+    fn lose(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> Duration {
+        if self.stuck.load(Ordering::Relaxed) { self.then } else { self.at_first }
+    }
+}
 
 /// The calls that were made, by `service:Operation` as IAM names services, with how often.
 #[derive(Debug, Clone, Default)]
@@ -134,18 +160,18 @@ pub struct Aws {
     pub cluster: String,
     /// The profile that was asked for by name, which the next command has to name too.
     pub profile: Option<String>,
-    /// Whether something could not be removed.
-    pub stuck: Arc<AtomicBool>,
+    /// How long it waits for what is in the way.
+    pub patience: Patience,
 }
 
 impl Cloud for Aws {
     fn something_stays(&self) {
-        self.stuck.store(true, Ordering::Relaxed);
+        self.patience.lose();
     }
 }
 
 /// Who calls.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Identity {
     /// Twelve digits.
     pub account: String,
@@ -193,10 +219,15 @@ impl Aws {
                 .hint("write aws.region into the config, or give --set aws.region=us-west-2")
                 .hint("or `export AWS_REGION=us-west-2`, or `aws configure set region us-west-2`"));
         };
-        Self::with(&config, region, cluster, login.profile.as_deref()).await
+        // Who calls is known once that is asked.
+        let mut aws = Aws::of_config(&config, &region, Identity::default(), cluster);
+        aws.profile.clone_from(&login.profile);
+        aws.identity = aws.caller().await?;
+        Ok(aws)
     }
 
-    async fn with(config: &SdkConfig, region: String, cluster: &str, profile: Option<&str>) -> Result<Aws> {
+    /// All clients of one configuration, for whom this identity calls. Asks nothing.
+    pub fn of_config(config: &SdkConfig, region: &str, identity: Identity, cluster: &str) -> Aws {
         let calls = Calls::default();
         macro_rules! client {
             ($service:ident) => {
@@ -206,21 +237,7 @@ impl Aws {
         // Buckets as host names need a DNS that knows them: no endpoint but AWS's own has that.
         let s3_endpoint = std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| config.endpoint_url().map(str::to_owned));
         let s3 = aws_sdk_s3::config::Builder::from(config).interceptor(calls.clone()).force_path_style(s3_endpoint.is_some());
-        let sts = client!(aws_sdk_sts);
-        // An endpoint that does not answer at first is told at once: nobody has begun to wait for anything yet.
-        let soon = aws_sdk_sts::config::Config::builder().retry_config(RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS));
-        let caller = sts
-            .get_caller_identity()
-            .customize()
-            .config_override(soon)
-            .send()
-            .await
-            .map_err(|e| fault::login("AWS does not say who we are", profile, e))?;
-        let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
-            return Err(Error::new("AWS does not say who we are").why("the answer names no account").kind(Kind::Credentials));
-        };
-        let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
-        Ok(Aws {
+        Aws {
             ec2: client!(aws_sdk_ec2),
             iam: client!(aws_sdk_iam),
             autoscaling: client!(aws_sdk_autoscaling),
@@ -228,38 +245,55 @@ impl Aws {
             s3: aws_sdk_s3::Client::from_conf(s3.build()),
             ssm: client!(aws_sdk_ssm),
             quotas: client!(aws_sdk_servicequotas),
-            sts,
+            sts: client!(aws_sdk_sts),
             calls,
             s3_endpoint,
             endpoint: config.endpoint_url().map(str::to_owned),
             watch: Watch::default(),
-            region,
-            identity: Identity { account, arn, partition },
+            region: region.to_owned(),
+            identity,
             cluster: cluster.to_owned(),
-            profile: profile.map(str::to_owned),
-            stuck: Arc::default(),
-        })
+            profile: None,
+            patience: Patience::default(),
+        }
+    }
+
+    /// Who calls, as AWS says.
+    async fn caller(&self) -> Result<Identity> {
+        // An endpoint that does not answer at first is told at once: nobody has begun to wait for anything yet.
+        let soon = aws_sdk_sts::config::Config::builder().retry_config(RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS));
+        let what = "AWS does not say who we are";
+        let call = self.sts.get_caller_identity().customize().config_override(soon);
+        let caller = call.send().await.map_err(|e| fault::login(what, self.profile.as_deref(), e))?;
+        let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
+            return Err(Error::new(what).why("the answer names no account").kind(Kind::Credentials));
+        };
+        let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        Ok(Identity { account, arn, partition })
     }
 
     /// Does `work` until nothing is in its way any more: AWS needs a while to notice that what used a thing is gone, and to tell all of
     /// itself about what is new. Other failures end it at once.
     ///
     /// # Errors
-    /// After [`BLOCKED`] the last failure, with AWS's own words about what is in the way; sooner if that happened before.
+    /// After [`BLOCKED`] the last failure, with AWS's own words about what is in the way; after [`BLOCKED_AGAIN`] if something else could
+    /// not be removed before or meanwhile.
     pub async fn until_unblocked<T, F>(&self, what: &str, work: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, Failure>>,
     {
-        let patience = ExponentialBuilder::default()
+        let pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(250))
             .with_max_delay(Duration::from_secs(5))
-            .with_total_delay(Some(if self.stuck.load(Ordering::Relaxed) { BLOCKED_AGAIN } else { BLOCKED }))
             .without_max_times()
             .with_jitter();
-        let passes = |failure: &Failure| matches!(failure.fault, Fault::Blocked | Fault::NotYet);
-        work.retry(patience).when(passes).await.map_err(|failure| {
+        let begun = Instant::now();
+        let passes = |failure: &Failure| {
+            matches!(failure.fault, Fault::Blocked | Fault::NotYet) && begun.elapsed() < self.patience.limit()
+        };
+        work.retry(pauses).when(passes).await.map_err(|failure| {
             if failure.fault == Fault::Blocked {
-                self.stuck.store(true, Ordering::Relaxed);
+                self.patience.lose();
             }
             failure.error(what)
         })
@@ -268,7 +302,7 @@ impl Aws {
     /// The same login, for another cluster.
     #[must_use]
     pub fn of(&self, cluster: &str) -> Aws {
-        Aws { cluster: cluster.to_owned(), watch: Watch::default(), stuck: Arc::default(), ..self.clone() }
+        Aws { cluster: cluster.to_owned(), watch: Watch::default(), patience: Patience::default(), ..self.clone() }
     }
 
     /// The flags by which the next command finds this cluster: `--provider aws --region us-west-2 --name kubernetes`.
@@ -311,4 +345,68 @@ fn short_hash(words: &[&str], digits: usize) -> String {
     let mut hash = hex::encode(Sha256::digest(words.join("/").as_bytes()));
     hash.truncate(digits);
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::testing;
+
+    fn blocked() -> Failure {
+        Failure { fault: Fault::Blocked, code: "DependencyViolation".into(), message: "in use".into(), request: None, call: None }
+    }
+
+    /// As clients have it, with other limits.
+    fn waiting(at_first: Duration, then: Duration) -> Aws {
+        Aws { patience: Patience { at_first, then, ..Patience::default() }, ..testing::aws() }
+    }
+
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn what_is_blocked_is_tried_until_nothing_is_in_the_way() {
+        let (aws, mut tries) = (waiting(FOR_EVER, Duration::ZERO), 0);
+        let work = || {
+            tries += 1;
+            std::future::ready(if tries < 3 { Err(blocked()) } else { Ok(tries) })
+        };
+        assert_eq!(aws.until_unblocked("no subnet", work).await.unwrap(), 3);
+        assert_eq!(aws.patience.limit(), FOR_EVER, "nothing stayed");
+    }
+
+    #[tokio::test]
+    async fn behind_something_that_stays_less_is_waited_also_by_those_who_wait_already() {
+        let aws = waiting(FOR_EVER, Duration::ZERO);
+        let mut tries = 0;
+        let work = || {
+            tries += 1;
+            if tries == 2 {
+                // Meanwhile, elsewhere.
+                aws.clone().something_stays();
+            }
+            std::future::ready(Err::<(), _>(blocked()))
+        };
+        let text = aws.until_unblocked("no subnet", work).await.unwrap_err().to_string();
+        assert!(text.contains("no subnet") && text.contains("DependencyViolation: in use"), "{text}");
+        assert_eq!(tries, 2);
+        let mut later = 0;
+        let work = || {
+            later += 1;
+            std::future::ready(Err::<(), _>(blocked()))
+        };
+        assert!(aws.until_unblocked("no VPC", work).await.is_err());
+        assert_eq!(later, 1);
+        // Another cluster of the same login has nothing to do with it.
+        assert_eq!(aws.of("other").patience.limit(), BLOCKED);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_wait_shortens_the_next_and_other_failures_end_it_at_once() {
+        let aws = waiting(Duration::ZERO, Duration::ZERO);
+        let denied = || std::future::ready(Err::<(), _>(Failure { fault: Fault::Denied, ..blocked() }));
+        assert!(aws.until_unblocked("no VPC", denied).await.is_err());
+        assert!(!aws.patience.stuck.load(Ordering::Relaxed), "a denial is told to who sweeps, not here");
+        assert!(aws.until_unblocked("no VPC", || std::future::ready(Err::<(), _>(blocked()))).await.is_err());
+        assert!(aws.patience.stuck.load(Ordering::Relaxed));
+    }
 }

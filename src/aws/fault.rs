@@ -230,6 +230,11 @@ impl Failure {
 
     /// As the user reads it: what failed, AWS's words, and what to type where that is known.
     pub fn error(self, what: impl Into<String>) -> Error {
+        self.error_as(what, None)
+    }
+
+    /// As [`Failure::error`], for calls by a profile that was asked for by name: what to type names it too.
+    fn error_as(self, what: impl Into<String>, profile: Option<&str>) -> Error {
         let error = Error::new(what);
         let said = if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) };
         let error = error.why(said);
@@ -237,10 +242,16 @@ impl Failure {
             Fault::Login if self.is_skew() => error
                 .kind(Kind::Credentials)
                 .hint("AWS takes no call that is more than five minutes off: set this machine's clock; `timedatectl` shows what it says"),
-            Fault::Login => error
-                .kind(Kind::Credentials)
-                .hint("`aws sts get-caller-identity` shows what your credentials are worth (with the same --profile, if you use one)")
-                .hint("`aws sso login` (with --profile likewise) renews a login of IAM Identity Center; `aws configure` sets keys"),
+            Fault::Login => {
+                let (with, perhaps, likewise) = match profile {
+                    Some(profile) => (format!(" --profile {profile}"), "", ""),
+                    None => (String::new(), " (with the same --profile, if you use one)", " (with --profile likewise)"),
+                };
+                error
+                    .kind(Kind::Credentials)
+                    .hint(format!("`aws sts get-caller-identity{with}` shows what your credentials are worth{perhaps}"))
+                    .hint(format!("`aws sso login{with}`{likewise} renews a login of IAM Identity Center; `aws configure{with}` sets keys"))
+            }
             Fault::Denied => {
                 let error = error.kind(Kind::Credentials);
                 // EC2 often keeps to itself what was denied; the call tells.
@@ -338,15 +349,7 @@ where
     if failure.fault != Fault::Network {
         failure.fault = Fault::Login;
     }
-    let error = failure.error(what);
-    let Some(profile) = profile else { return error };
-    let words = |hint: String| {
-        let named = format!(" --profile {profile}`");
-        let hint = hint.replace("get-caller-identity`", &format!("get-caller-identity{named}"));
-        let hint = hint.replace("sso login`", &format!("sso login{named}")).replace("configure`", &format!("configure{named}"));
-        hint.replace(" (with the same --profile, if you use one)", "").replace(" (with --profile likewise)", "")
-    };
-    Error { hints: error.hints.into_iter().map(words).collect(), ..error }
+    failure.error_as(what, profile)
 }
 
 #[cfg(test)]
@@ -378,6 +381,19 @@ mod tests {
         let text = denial.error("no bucket").to_string();
         assert!(text.contains(r#""Action": "s3:DeleteObject""#), "{text}");
         assert_eq!(call_of("std::io::Error"), None);
+    }
+
+    #[test]
+    fn what_to_type_names_the_profile_that_was_asked_for() {
+        let failure =
+            || Failure { fault: Fault::Login, code: "ExpiredToken".into(), message: "expired".into(), request: None, call: None };
+        let named = failure().error_as("no login", Some("work")).to_string();
+        for command in ["sts get-caller-identity", "sso login", "configure"] {
+            assert!(named.contains(&format!("`aws {command} --profile work`")), "{command}: {named}");
+        }
+        assert!(!named.contains("likewise") && !named.contains("if you use one"), "{named}");
+        let any = failure().error("no login").to_string();
+        assert!(any.contains("`aws sso login` (with --profile likewise)") && !any.contains("work"), "{any}");
     }
 
     #[test]

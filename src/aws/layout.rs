@@ -37,7 +37,7 @@ use super::user_data::{Minion, bucket_url};
 use crate::cluster::Cluster;
 use crate::cluster::aws::NamedGroup;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Ref};
+use crate::graph::{Entry, Graph, Ref, Resource as _};
 use crate::machine::topology::API_PORT;
 
 /// Addresses that AWS keeps of each subnet: the first four and the last.
@@ -69,6 +69,8 @@ pub struct Surroundings {
     pub caller: Option<Ipv4Addr>,
     /// The public half of the SSH key, as one line in OpenSSH's form.
     pub ssh_public: String,
+    /// How many machines have no address yet, since they are still to be made: see [`missing`].
+    pub missing: u32,
 }
 
 /// An image for machines.
@@ -85,17 +87,39 @@ pub struct Image {
     pub user: String,
 }
 
-/// What is asked of a given VPC, if the config names one.
-pub fn given(cluster: &Cluster) -> Option<Wanted> {
+/// How many of the cluster's machines are still to be made, by what was found of it: a master is there with its network interface, which
+/// has its address.
+///
+/// # Errors
+/// Only by a mistake in kup: an entry that is not of its kind.
+pub fn missing(cluster: &Cluster, found: &[Entry]) -> Result<u32> {
+    let of = |kind: &str, name: &str| -> Vec<&Entry> {
+        found.iter().filter(|entry| entry.address.kind == kind && entry.address.name == name).collect()
+    };
+    let mut missing = 0;
+    for index in 0..usize::from(cluster.masters.count) {
+        missing += u32::from(of(NetworkInterface::KIND, &master_name(index)).is_empty());
+    }
+    for group in cluster.groups() {
+        let mut members = 0;
+        for entry in of(AutoScalingGroup::KIND, &group.name) {
+            members += entry.value::<AutoScalingGroup>()?.members.len();
+        }
+        missing += u32::from(group.count).saturating_sub(u32::try_from(members).unwrap_or(u32::MAX));
+    }
+    Ok(missing)
+}
+
+/// What is asked of a given VPC, if the config names one, by as many machines as are still to be made.
+pub fn given(cluster: &Cluster, missing: u32) -> Option<Wanted> {
     let vpc = &cluster.aws.vpc;
-    let machines = u32::from(cluster.masters.count) + cluster.groups().iter().map(|group| u32::from(group.count)).sum::<u32>();
     let subnets = u32::try_from(vpc.subnets.len().max(1)).unwrap_or(1);
     Some(Wanted {
         vpc: vpc.id.clone()?,
         subnets: vpc.subnets.clone(),
         pods: cluster.network.pods,
         services: cluster.network.services,
-        addresses: machines.div_ceil(subnets),
+        addresses: missing.div_ceil(subnets),
     })
 }
 
@@ -154,7 +178,7 @@ struct Network {
 
 fn network(graph: &mut Graph<Aws>, cluster: &Cluster, around: &Surroundings) -> Result<Network> {
     let wanted = &cluster.aws.vpc;
-    if let Some(asked) = given(cluster) {
+    if let Some(asked) = given(cluster, around.missing) {
         let vpc = graph.add(GivenVpc { wanted: asked });
         let subnets =
             wanted.subnets.iter().map(|id| graph.add(GivenSubnet { id: id.clone(), vpc: vpc.clone() }).into()).collect();
@@ -240,7 +264,7 @@ impl Machines<'_> {
         let mut interfaces = Vec::new();
         for index in 0..usize::from(self.cluster.masters.count) {
             let (zone, zone_name) = self.place(index)?;
-            let name = format!("master-{}", index + 1);
+            let name = master_name(index);
             let subnet = self.network.subnets.get(zone).cloned();
             let subnet = subnet.ok_or_else(|| Error::usage(format!("there is no subnet in {zone_name}")))?;
             // In a given subnet others may have any address.
@@ -322,6 +346,11 @@ impl Machines<'_> {
 /// What the volume is called that a master's etcd has.
 pub fn etcd_volume(master: &str) -> String {
     format!("etcd-{}", master.trim_start_matches("master-"))
+}
+
+/// The name of the master of this index, from 0.
+fn master_name(index: usize) -> String {
+    format!("master-{}", index + 1)
 }
 
 /// A profile is called as its role.

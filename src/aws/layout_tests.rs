@@ -26,6 +26,7 @@ fn around(zones: &[&str]) -> Surroundings {
         },
         caller: Some(Ipv4Addr::new(198, 51, 100, 7)),
         ssh_public: "ssh-ed25519 AAAA".into(),
+        missing: 5,
     }
 }
 
@@ -141,6 +142,56 @@ fn in_a_given_vpc_nothing_of_the_network_is_made() {
     assert!(!made.keys().any(|kind| network.iter().any(|n| kind.starts_with(n))), "{made:?}");
     assert!(needs(&graph, "network interface master-2").contains(&"given subnet subnet-0fedcba9876543210".to_owned()));
     assert!(needs(&graph, "security group minion").contains(&"given vpc vpc-0123456789abcdef0".to_owned()));
+}
+
+/// What stands, as the kinds' own lists find it: masters' interfaces by name, groups of minions with their machines.
+async fn standing(interfaces: &[&str], groups: &[(&str, usize)]) -> Vec<Entry> {
+    use aws_sdk_autoscaling::operation::describe_auto_scaling_groups::DescribeAutoScalingGroupsOutput;
+    use aws_sdk_autoscaling::types::{AutoScalingGroup as Seen, Instance as Member, TagDescription};
+    use aws_sdk_ec2::operation::describe_network_interfaces::DescribeNetworkInterfacesOutput;
+    use aws_sdk_ec2::types::{NetworkInterface as Interface, Tag};
+
+    let interface = |name: &&str| {
+        let tag = Tag::builder().key("kup.dev/name").value(*name).build();
+        Interface::builder().network_interface_id(format!("eni-{name}")).tag_set(tag).build()
+    };
+    let group = |(name, members): &(&str, usize)| {
+        let tag = TagDescription::builder().key("kup.dev/name").value(*name).build();
+        let member = |n| Member::builder().instance_id(format!("i-{n}")).build();
+        let members: Vec<Member> = (0..*members).map(member).collect();
+        Seen::builder().auto_scaling_group_name(format!("c-{name}")).tags(tag).set_instances(Some(members)).build()
+    };
+    let (interfaces, groups): (Vec<_>, Vec<_>) = (interfaces.iter().map(interface).collect(), groups.iter().map(group).collect());
+    let first = aws_smithy_mocks::mock!(aws_sdk_ec2::Client::describe_network_interfaces)
+        .then_output(move || DescribeNetworkInterfacesOutput::builder().set_network_interfaces(Some(interfaces.clone())).build());
+    let second = aws_smithy_mocks::mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_groups)
+        .then_output(move || DescribeAutoScalingGroupsOutput::builder().set_auto_scaling_groups(Some(groups.clone())).build());
+    let mut aws = testing::aws();
+    aws.ec2 = testing::mocked!(aws_sdk_ec2, MatchAny, [&first]);
+    aws.autoscaling = testing::mocked!(aws_sdk_autoscaling, MatchAny, [&second]);
+    let mut found: Vec<Entry> =
+        NetworkInterface::list(&aws).await.unwrap().into_iter().map(Entry::of::<NetworkInterface>).collect();
+    found.extend(AutoScalingGroup::list(&aws).await.unwrap().into_iter().map(Entry::of::<AutoScalingGroup>));
+    found
+}
+
+#[tokio::test]
+async fn of_a_given_subnet_only_what_is_added_takes_addresses() {
+    // Two subnets, three masters, five minions.
+    let cluster = of(&format!("minions: {{count: 5}}\n{}", SHAPES[4]));
+    let asked = |found: &[Entry]| {
+        let missing = missing(&cluster, found).unwrap();
+        (missing, given(&cluster, missing).unwrap().addresses)
+    };
+    assert_eq!(asked(&[]), (8, 4));
+    // A master that is no longer wanted, and a group of another name, have no place among them.
+    let some = standing(&["master-1", "master-3", "master-7"], &[("minions", 4), ("old", 3)]).await;
+    assert_eq!(asked(&some), (2, 1));
+    // A group that something made larger leaves the masters' places alone.
+    let many = standing(&["master-1", "master-2"], &[("minions", 9)]).await;
+    assert_eq!(asked(&many), (1, 1));
+    let all = standing(&["master-1", "master-2", "master-3"], &[("minions", 5)]).await;
+    assert_eq!(asked(&all), (0, 0));
 }
 
 #[test]

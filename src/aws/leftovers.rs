@@ -6,7 +6,8 @@ use futures::future::join_all;
 use super::Aws;
 use super::census::{Maker, Thing};
 use super::fault::{Explain as _, Failure, unless_gone};
-use super::permissions::{Need, Scope, need};
+use super::permissions::{Need, Scope, need, optional};
+use super::tags::KEPT;
 use crate::error::{Error, Result};
 use crate::graph::Left;
 use crate::report::Report;
@@ -19,7 +20,12 @@ pub const NEEDS: &[Need] = &[
     need("ec2:RevokeSecurityGroupIngress", Scope::Tagged),
     need("ec2:DeleteSecurityGroup", Scope::Kubernetes),
     need("ec2:DeleteVolume", Scope::Kubernetes),
+    // Kept volumes are there without it, but `gc` does not find them.
+    optional("ec2:CreateTags", Scope::Kubernetes),
 ];
+
+/// How many things one call tags.
+const TAGGED_AT_ONCE: usize = 500;
 
 /// What becomes of the volumes that the cluster's users claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -33,6 +39,27 @@ pub enum Volumes {
 /// Whether it is a volume that a user of the cluster claimed.
 pub fn is_claim(thing: &Thing) -> bool {
     thing.maker == Maker::Kubernetes && thing.kind == "volume"
+}
+
+/// Whether it is such a volume that a `down` kept: nothing else need be there of its cluster.
+pub fn is_kept(thing: &Thing) -> bool {
+    is_claim(thing) && thing.tags.contains_key(KEPT)
+}
+
+/// Marks those of these that a user claimed as kept. That it can't is no reason to end a removal, and is reported.
+pub async fn keep(aws: &Aws, things: &[Thing], report: &Report) {
+    let unmarked: Vec<String> =
+        things.iter().filter(|thing| is_claim(thing) && !is_kept(thing)).map(|thing| thing.id.clone()).collect();
+    for some in unmarked.chunks(TAGGED_AT_ONCE) {
+        let tag = aws_sdk_ec2::types::Tag::builder().key(KEPT).value(&aws.cluster).build();
+        let outcome = aws.ec2.create_tags().set_resources(Some(some.to_vec())).tags(tag).send().await.failure();
+        // One that is gone keeps the others from being marked now: they are when the rest has been removed.
+        if let Err(failure) = unless_gone(outcome) {
+            let error =
+                failure.error("the volumes that pods claimed could not be marked: they stay, but `kup gc` does not list them");
+            report.warn(error.to_string());
+        }
+    }
 }
 
 /// Removes all of these that Kubernetes made, claims only if told to. Returns what is left.

@@ -5,16 +5,8 @@
 //! object without holder: removing it would be the one write without a condition.
 
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
-use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::config_bag::ConfigBag;
-use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -22,15 +14,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Aws;
-use super::fault::{Explain as _, Failure, Fault};
+use super::fault::Fault;
 use super::permissions::{Need, Scope, implied, need};
 use super::resource::bucket;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::lock::Owner;
 use crate::report::Report;
 
-/// The object.
-const KEY: &str = "lock";
+mod object;
+
+use object::{Content, Seen, look, put};
 
 /// How long a lock counts without being renewed.
 const LIFE: Duration = Duration::from_secs(120);
@@ -40,6 +33,12 @@ const RENEWAL: Duration = Duration::from_secs(30);
 
 /// How soon a renewal that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How often the holder looks whether it stood still: as a stopped process, or with its machine.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A tick that is later than this means that it did. Nobody renewed meanwhile, and others may have the lock.
+const STILL: Duration = Duration::from_secs(2);
 
 /// How often others may be faster before this one gives up.
 const ROUNDS: usize = 10;
@@ -51,16 +50,6 @@ pub const NEEDS: &[Need] = &[
     implied("s3:ListBucket", "s3:GetObject", Scope::Bucket),
     need("s3:PutObject", Scope::Bucket),
 ];
-
-/// What the object says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Content {
-    /// Who holds the lock now.
-    holder: Option<Holder>,
-    /// Another one in each write: S3 tells contents apart by their hash, and so the same one again would be taken for the old.
-    nonce: String,
-}
 
 /// Who holds a lock, beyond what people are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,19 +117,13 @@ fn random() -> Result<String> {
     Ok(hex::encode(bytes))
 }
 
-/// The lock as it was found.
-#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
-enum Seen {
-    NoBucket,
-    NoLock,
-    There { content: Option<Content>, etag: String, age: Duration },
-}
-
 /// A cluster held by this process, until [`Lock::release`] or [`Lock::during`] gives it back.
 #[derive(Debug)]
 #[must_use = "the lock stays taken until it is released"]
 pub struct Lock {
     aws: Aws,
+    /// Whether the bucket goes by the work itself, so that it is missed by nobody.
+    removes: bool,
     stop: watch::Sender<bool>,
     lost: watch::Receiver<Option<Error>>,
     /// Gives the tag of what was written last.
@@ -181,15 +164,15 @@ impl Lock {
                 Seen::There { content, etag, age } => {
                     match content.and_then(|content| content.holder) {
                         // By a call whose answer was lost.
-                        Some(holder) if holder.id == me.id => return Ok(Some(Lock::hold(aws, me, etag))),
+                        Some(holder) if holder.id == me.id => return Ok(Some(Lock::hold(aws, me, etag, !make))),
                         Some(holder) if !force && !holder.is_gone(age) => return Err(busy(aws, &holder)),
                         // What is no lock of ours is nobody's.
                         _ => Some(etag),
                     }
                 }
             };
-            match put(aws, Some(&me), old.as_deref()).await {
-                Ok(etag) => return Ok(Some(Lock::hold(aws, me, etag))),
+            match put(aws, Some(&me), old.as_deref(), &random()?).await {
+                Ok(etag) => return Ok(Some(Lock::hold(aws, me, etag, !make))),
                 // Somebody was faster.
                 Err(failure) if matches!(failure.fault, Fault::Exists | Fault::Gone | Fault::Blocked) => {}
                 Err(failure) => return Err(failure.error(what())),
@@ -212,17 +195,18 @@ impl Lock {
         }
     }
 
-    fn hold(aws: &Aws, me: Holder, etag: String) -> Lock {
+    fn hold(aws: &Aws, me: Holder, etag: String, removes: bool) -> Lock {
         let (stop, stopped) = watch::channel(false);
         let (tell, lost) = watch::channel(None);
-        let renewing = tokio::spawn(renew(aws.clone(), me, etag, stopped, tell));
-        Lock { aws: aws.clone(), stop, lost, renewing: Some(renewing) }
+        let renewing = tokio::spawn(renew(aws.clone(), me, etag, removes, stopped, tell));
+        Lock { aws: aws.clone(), removes, stop, lost, renewing: Some(renewing) }
     }
 
-    /// Does `work` under the lock, and gives it back however that ends. If the lock is lost meanwhile, the work is given up.
+    /// Does `work` under the lock, and gives it back however that ends. If the lock is lost meanwhile, the work is given up; and if that
+    /// is found only at the end, the work has failed all the same: others may have undone it.
     ///
     /// # Errors
-    /// Those of `work`; the loss of the lock.
+    /// Those of `work`; the loss of the lock, with what became of the work.
     pub async fn during<T>(self, report: &Report, work: impl Future<Output = Result<T>>) -> Result<T> {
         let mut lost = self.lost.clone();
         let taken = async move {
@@ -231,7 +215,7 @@ impl Lock {
                     return error;
                 }
                 if lost.changed().await.is_err() {
-                    // Nobody renews any more, and nobody took it: the bucket is gone.
+                    // Nobody renews any more, and nobody took it: the work has removed the bucket.
                     std::future::pending::<()>().await;
                 }
             }
@@ -240,28 +224,49 @@ impl Lock {
             outcome = work => outcome,
             error = taken => Err(error),
         };
-        if let Err(e) = self.release().await {
-            report.warn(format!("{}: it frees itself in {} s", e.what, LIFE.as_secs()));
+        match (self.release().await, outcome) {
+            (Ok(None), outcome) => outcome,
+            (Ok(Some(lost)), Ok(_)) => Err(lost),
+            (Ok(Some(lost)), Err(error)) if error == lost || error.kind == Kind::Interrupted => Err(error),
+            (Ok(Some(lost)), Err(error)) => {
+                let words = std::iter::once(error.what).chain(error.why).collect::<Vec<_>>().join(": ");
+                Err(lost.why(format!("what was under way then failed: {words}")))
+            }
+            (Err(e), outcome) => {
+                report.warn(format!("{}: it frees itself in {} s", e.what, LIFE.as_secs()));
+                outcome
+            }
         }
-        outcome
     }
 
-    /// Gives the lock back. One that is another's by now stays that, and a bucket that is gone needs no lock.
+    /// Gives the lock back. A loss of it that was found before or now is returned; a bucket that the work itself removed needs no lock.
     ///
     /// # Errors
     /// AWS does not take the word; the lock is then free after its time.
-    pub async fn release(mut self) -> Result<()> {
-        let Some(renewing) = self.renewing.take() else { return Ok(()) };
+    pub async fn release(mut self) -> Result<Option<Error>> {
+        let Some(renewing) = self.renewing.take() else { return Ok(None) };
         // Fails only if nobody listens any more.
         let _ = self.stop.send(true);
         let what = || format!("the lock of cluster {} could not be given back", self.aws.cluster);
         let etag = renewing.await.with_context(what)?;
-        if self.lost.borrow().is_some() {
-            return Ok(());
+        if let Some(lost) = self.lost.borrow().clone() {
+            return Ok(Some(lost));
         }
-        match put(&self.aws, None, Some(&etag)).await {
-            Ok(_) => Ok(()),
-            Err(failure) if matches!(failure.fault, Fault::Exists | Fault::Gone) => Ok(()),
+        let nonce = random()?;
+        match put(&self.aws, None, Some(&etag), &nonce).await {
+            Ok(_) => Ok(None),
+            Err(failure) if failure.fault == Fault::Gone && self.removes => Ok(None),
+            Err(failure) if matches!(failure.fault, Fault::Exists | Fault::Gone) => {
+                match look(&self.aws).await.map_err(|failure| failure.error(what()))? {
+                    // By a call whose answer was lost.
+                    Seen::There { content: Some(content), .. } if content.nonce == nonce => Ok(None),
+                    Seen::NoBucket | Seen::NoLock if self.removes => Ok(None),
+                    Seen::NoBucket | Seen::NoLock => Ok(Some(gone(&self.aws))),
+                    Seen::There { content, .. } => {
+                        Ok(Some(taken(&self.aws, content.and_then(|content| content.holder).as_ref())))
+                    }
+                }
+            }
             Err(failure) => Err(failure.error(what())),
         }
     }
@@ -275,28 +280,50 @@ impl Drop for Lock {
     }
 }
 
-/// Renews the lock until told to stop. Gives the tag of what was written last.
+/// Waits until it is time to renew: after the pause, or at once when this process stood still.
+async fn pass(pause: Duration) {
+    let begun = Instant::now();
+    while let Some(left) = pause.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) {
+        let before = SystemTime::now();
+        tokio::time::sleep(left.min(TICK)).await;
+        // The wall clock goes on where a machine sleeps. One that was set back says nothing, and an early renewal does no harm.
+        if before.elapsed().is_ok_and(|took| took > TICK + STILL) {
+            return;
+        }
+    }
+}
+
+/// Renews the lock until told to stop. Gives the tag of what was written last. `removes` as in [`Lock`].
 async fn renew(
     aws: Aws,
     me: Holder,
     mut etag: String,
+    removes: bool,
     mut stop: watch::Receiver<bool>,
     lost: watch::Sender<Option<Error>>,
 ) -> String {
     let (mut written, mut pause) = (Instant::now(), RENEWAL);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = pass(pause) => {}
             _ = stop.changed() => return etag,
         }
         let begun = Instant::now();
-        let error = match put(&aws, Some(&me), Some(&etag)).await {
+        let nonce = match random() {
+            Ok(nonce) => nonce,
+            Err(error) => {
+                let _ = lost.send(Some(error));
+                return etag;
+            }
+        };
+        let error = match put(&aws, Some(&me), Some(&etag), &nonce).await {
             Ok(new) => {
                 (etag, written, pause) = (new, begun, RENEWAL);
                 continue;
             }
-            // `down` has removed the bucket: nobody else has the lock, and there is none to renew.
-            Err(failure) if failure.fault == Fault::Gone => return etag,
+            // The work itself has removed the bucket: nobody else has the lock, and there is none to renew.
+            Err(failure) if failure.fault == Fault::Gone && removes => return etag,
+            Err(failure) if failure.fault == Fault::Gone => gone(&aws),
             Err(failure) if failure.fault == Fault::Exists => match look(&aws).await {
                 Ok(Seen::There { content: Some(Content { holder: Some(holder), .. }), etag: new, .. }) if holder.id == me.id => {
                     // Ours, by a call whose answer was lost.
@@ -304,7 +331,8 @@ async fn renew(
                     continue;
                 }
                 Ok(Seen::There { content, .. }) => taken(&aws, content.and_then(|content| content.holder).as_ref()),
-                Ok(Seen::NoBucket | Seen::NoLock) => return etag,
+                Ok(Seen::NoBucket | Seen::NoLock) if removes => return etag,
+                Ok(Seen::NoBucket | Seen::NoLock) => gone(&aws),
                 Err(failure) => failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster)),
             },
             // There is time to try it again.
@@ -314,19 +342,29 @@ async fn renew(
             }
             Err(failure) => failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster)),
         };
-        let hint = "what was done stands; `kup up` goes on from there, once nobody else is at work";
         // Fails only if nobody listens any more.
-        let _ = lost.send(Some(error.hint(hint)));
+        let _ = lost.send(Some(error));
         return etag;
     }
 }
 
+/// What to type when the lock is lost.
+const AFTER_LOSS: &str =
+    "what was done and not undone by others stands; `kup up` goes on from there, once nobody else is at work";
+
 fn taken(aws: &Aws, by: Option<&Holder>) -> Error {
-    let error = Error::new(format!("the lock of cluster {} was taken away", aws.cluster));
+    let error = Error::new(format!("the lock of cluster {} was taken away", aws.cluster)).hint(AFTER_LOSS);
     match by {
         Some(by) => error.why(format!("`{}` (process {} on {}) has it now", by.owner.command, by.owner.pid, by.owner.host)),
         None => error.why("it was broken by force, and is free now"),
     }
+}
+
+/// As [`taken`], by a removal of all that is the cluster's.
+fn gone(aws: &Aws) -> Error {
+    Error::new(format!("the lock of cluster {} was taken away", aws.cluster))
+        .why(format!("the cluster's bucket {} is gone, and the lock with it: somebody removed the cluster", aws.bucket()))
+        .hint(AFTER_LOSS)
 }
 
 fn busy(aws: &Aws, holder: &Holder) -> Error {
@@ -338,79 +376,6 @@ fn busy(aws: &Aws, holder: &Holder) -> Error {
             "if it is no more: its lock ends by itself {} s after its last word, and --break-lock takes it at once",
             holder.life
         ))
-}
-
-async fn look(aws: &Aws) -> std::result::Result<Seen, Failure> {
-    let answered = ServerDate::default();
-    let call = aws.s3.get_object().bucket(aws.bucket()).key(KEY).expected_bucket_owner(&aws.identity.account);
-    let there = match call.customize().interceptor(answered.clone()).send().await.failure() {
-        Ok(there) => there,
-        Err(failure) if failure.code == "NoSuchBucket" => return Ok(Seen::NoBucket),
-        Err(failure) if failure.fault == Fault::Gone => return Ok(Seen::NoLock),
-        Err(failure) => return Err(failure),
-    };
-    let etag = there.e_tag.unwrap_or_default();
-    // By S3's clock alone: ours may be wrong.
-    let age = match (answered.get(), there.last_modified) {
-        (Some(now), Some(written)) => Duration::from_secs(u64::try_from(now.secs() - written.secs()).unwrap_or_default()),
-        _ => Duration::ZERO,
-    };
-    let body = there.body.collect().await;
-    let body = body.map_err(|e| Failure {
-        fault: Fault::Network,
-        code: String::new(),
-        message: e.to_string(),
-        request: None,
-        call: None,
-    })?;
-    Ok(Seen::There { content: serde_json::from_slice(&body.into_bytes()).ok(), etag, age })
-}
-
-/// Writes the lock if it is still as it was seen: the object of this tag, or none. Gives the new tag.
-async fn put(aws: &Aws, holder: Option<&Holder>, old: Option<&str>) -> std::result::Result<String, Failure> {
-    let broken = |e: &dyn std::fmt::Display| Failure {
-        fault: Fault::Other,
-        code: String::new(),
-        message: e.to_string(),
-        request: None,
-        call: None,
-    };
-    let content = Content { holder: holder.cloned(), nonce: random().map_err(|e| broken(&e))? };
-    let body = serde_json::to_vec(&content).map_err(|e| broken(&e))?;
-    let call = aws.s3.put_object().bucket(aws.bucket()).key(KEY).expected_bucket_owner(&aws.identity.account).body(body.into());
-    let call = match old {
-        Some(etag) => call.if_match(etag),
-        None => call.if_none_match("*"),
-    };
-    Ok(call.content_type("application/json").send().await.failure()?.e_tag.unwrap_or_default())
-}
-
-/// When S3 answered, by its own clock.
-#[derive(Debug, Clone, Default)]
-struct ServerDate(Arc<Mutex<Option<DateTime>>>);
-
-impl ServerDate {
-    fn get(&self) -> Option<DateTime> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[dyn_dispatch_hint]
-impl Intercept for ServerDate {
-    fn name(&self) -> &'static str {
-        "ServerDate"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> std::result::Result<(), BoxError> {
-        let date = context.response().headers().get("date").and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

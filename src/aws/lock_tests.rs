@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+use std::sync::{Arc, Mutex};
+
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_s3::types::error::NoSuchKey;
@@ -101,4 +103,82 @@ async fn who_is_too_late_is_told_who_was_faster() {
     aws.s3 = mocked!(aws_sdk_s3, Sequential, [&free, &late, &there(Some(elsewhere()))]);
     let text = Lock::take(&aws, "kup up", false).await.unwrap_err().to_string();
     assert!(text.contains("`kup down --name c`"), "{text}");
+}
+
+/// A lock that was taken, on a bucket that then answers like this: to the word that gives it back, and to who looks why that was refused.
+async fn given_back(code: &'static str, seen: aws_smithy_mocks::Rule, make: bool) -> Option<Error> {
+    let none = mock!(aws_sdk_s3::Client::get_object)
+        .then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().meta(coded("NoSuchKey", "")).build()));
+    let first = written(|put| put.if_none_match() == Some("*"));
+    let back = mock!(aws_sdk_s3::Client::put_object).then_error(move || PutObjectError::generic(coded(code, "")));
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, Sequential, [&none, &first, &back, &seen]);
+    let lock = match make {
+        true => Lock::take(&aws, "kup up", false).await.unwrap(),
+        false => Lock::take_if_there(&aws, "kup down", false).await.unwrap().unwrap(),
+    };
+    lock.release().await.unwrap()
+}
+
+fn no_bucket() -> aws_smithy_mocks::Rule {
+    mock!(aws_sdk_s3::Client::get_object).then_error(|| GetObjectError::generic(coded("NoSuchBucket", "")))
+}
+
+#[tokio::test]
+async fn a_loss_that_is_found_at_the_end_is_told_too() {
+    let text = given_back("PreconditionFailed", there(Some(elsewhere())), true).await.unwrap().to_string();
+    assert!(text.contains("was taken away") && text.contains("`kup down --name c`"), "{text}");
+    let text = given_back("PreconditionFailed", there(None), true).await.unwrap().to_string();
+    assert!(text.contains("broken by force"), "{text}");
+    let text = given_back("NoSuchBucket", no_bucket(), true).await.unwrap().to_string();
+    assert!(text.contains("somebody removed the cluster") && text.contains("kup up"), "{text}");
+    // Whoever removes a cluster misses its bucket least of all.
+    assert_eq!(given_back("NoSuchBucket", no_bucket(), false).await, None);
+}
+
+#[tokio::test]
+async fn work_whose_lock_was_lost_has_failed_whatever_came_of_it() {
+    for (outcome, words) in [
+        (Ok(()), "broken by force"),
+        (Err(Error::new("no SSH key").why("no such file")), "what was under way then failed: no SSH key: no such file"),
+    ] {
+        let late = mock!(aws_sdk_s3::Client::put_object).then_error(|| PutObjectError::generic(coded("PreconditionFailed", "")));
+        let first = written(|put| put.if_match() == Some("old"));
+        let mut aws = aws();
+        aws.s3 = mocked!(aws_sdk_s3, Sequential, [&there(None), &first, &late, &there(None)]);
+        let lock = Lock::take(&aws, "kup up", false).await.unwrap();
+        let error = lock.during(&Report::silent(), async { outcome }).await.unwrap_err();
+        assert!(error.what == "the lock of cluster kubernetes was taken away" && error.to_string().contains(words), "{error}");
+    }
+    // Whoever stops it has said so.
+    let late = mock!(aws_sdk_s3::Client::put_object).then_error(|| PutObjectError::generic(coded("PreconditionFailed", "")));
+    let first = written(|put| put.if_match() == Some("old"));
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, Sequential, [&there(None), &first, &late, &there(None)]);
+    let lock = Lock::take(&aws, "kup up", false).await.unwrap();
+    let stopped = async { Err::<(), _>(Error::new("interrupted").kind(Kind::Interrupted)) };
+    assert_eq!(lock.during(&Report::silent(), stopped).await.unwrap_err().kind, Kind::Interrupted);
+}
+
+#[tokio::test]
+async fn a_lock_given_back_by_a_call_whose_answer_was_lost_is_no_loss() {
+    let nonce = Arc::new(Mutex::new(String::new()));
+    let written_nonce = nonce.clone();
+    let none = mock!(aws_sdk_s3::Client::get_object)
+        .then_error(|| GetObjectError::NoSuchKey(NoSuchKey::builder().meta(coded("NoSuchKey", "")).build()));
+    let first = written(|put| put.if_none_match() == Some("*"));
+    let late = mock!(aws_sdk_s3::Client::put_object)
+        .match_requests(move |put| {
+            let content: Content = serde_json::from_slice(put.body().bytes().unwrap()).unwrap();
+            *written_nonce.lock().unwrap() = content.nonce;
+            true
+        })
+        .then_error(|| PutObjectError::generic(coded("PreconditionFailed", "")));
+    let ours = mock!(aws_sdk_s3::Client::get_object).then_output(move || {
+        let body = serde_json::to_vec(&Content { holder: None, nonce: nonce.lock().unwrap().clone() }).unwrap();
+        GetObjectOutput::builder().e_tag("new").body(body.into()).build()
+    });
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, Sequential, [&none, &first, &late, &ours]);
+    assert_eq!(Lock::take(&aws, "kup up", false).await.unwrap().release().await.unwrap(), None);
 }

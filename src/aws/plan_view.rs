@@ -57,6 +57,8 @@ pub struct Line {
     pub changes: Vec<Change>,
     /// US dollars an hour; none if it is not paid by the hour, or has a part without a known price.
     pub cost_per_hour: Option<f64>,
+    /// The same for 730 hours.
+    pub cost_per_month: Option<f64>,
     #[serde(skip)]
     cost: Cost,
 }
@@ -81,6 +83,8 @@ pub struct Sum {
 
 /// The fewest columns that what a thing is like is written in, however narrow the screen.
 const NARROWEST: usize = 24;
+/// The fewest columns on which each thing's cost a month has a place beside that an hour.
+const WIDE: usize = 100;
 
 /// A text in lines of at most `room` columns, where its words allow it; at least one line.
 fn wrapped(text: &str, room: usize) -> Vec<String> {
@@ -109,6 +113,11 @@ fn rounded(usd: f64) -> f64 {
     (usd * 1e6).round() / 1e6
 }
 
+/// To a cent.
+fn cents(usd: f64) -> f64 {
+    (usd * 100.0).round() / 100.0
+}
+
 impl View {
     /// Of this plan. Pure, but for the table of prices that is compiled in.
     pub fn of(plan: &Plan<Aws>, cluster: &Cluster, around: &Surroundings, expected_seconds: Option<f64>) -> Result<View> {
@@ -119,6 +128,7 @@ impl View {
             let usage = if item.verb == Verb::Delete { None } else { billed.remove(&item.address) };
             let cost = usage.map(|usage| Cost::of(&usage, &prices)).unwrap_or_default();
             sum.add(&cost);
+            let known = cost.per_hour > 0.0 && cost.unknown.is_empty();
             actions.push(Line {
                 verb: item.verb,
                 kind: item.address.kind,
@@ -127,7 +137,8 @@ impl View {
                 reason: item.reason(),
                 detail: item.detail.clone(),
                 changes: item.changes.clone(),
-                cost_per_hour: (cost.per_hour > 0.0 && cost.unknown.is_empty()).then(|| rounded(cost.per_hour)),
+                cost_per_hour: known.then(|| rounded(cost.per_hour)),
+                cost_per_month: known.then(|| cents(cost.per_month())),
                 cost,
             });
         }
@@ -137,7 +148,7 @@ impl View {
         };
         let cost = Sum {
             per_hour: rounded(sum.per_hour),
-            per_month: (sum.per_month() * 100.0).round() / 100.0,
+            per_month: cents(sum.per_month()),
             unknown: sum.unknown,
             as_of: sum.as_of,
             region: around.region.clone(),
@@ -164,7 +175,8 @@ impl View {
     pub fn text(&self, columns: Option<usize>, kept: bool) -> String {
         let mut text = String::new();
         let shown = self.actions.iter().filter(|line| kept || line.verb != Verb::Keep);
-        let rows: Vec<(&str, [String; 5])> = shown.map(|line| (area(line.kind), line.cells())).collect();
+        let months = columns.is_none_or(|columns| columns >= WIDE);
+        let rows: Vec<(&str, [String; 5])> = shown.map(|line| (area(line.kind), line.cells(months))).collect();
         let width = |column: usize| rows.iter().map(|(_, cells)| cells[column].chars().count()).max().unwrap_or_default();
         let widths: [usize; 4] = std::array::from_fn(width);
         // Two spaces before each column; what things are like comes last, since it may be long.
@@ -202,13 +214,16 @@ impl View {
 }
 
 impl Line {
-    /// Verb, kind, name, its cost, and what it is like and why.
-    fn cells(&self) -> [String; 5] {
+    /// Verb, kind, name, its cost (`months`: a month, too), and what it is like and why.
+    fn cells(&self, months: bool) -> [String; 5] {
         let reason = if self.verb == Verb::Create { "" } else { &self.reason };
         let parts =
             [self.detail.as_str(), reason, if self.verb == Verb::Delete { self.id.as_deref().unwrap_or_default() } else { "" }];
         let detail: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let cost = match (self.cost.per_hour > 0.0, self.cost.unknown.is_empty()) {
+            (true, true) if months => {
+                format!("${:.4}/h {:>7}/month", self.cost.per_hour, format!("${:.2}", self.cost.per_month()))
+            }
             (true, true) => format!("${:.4}/h", self.cost.per_hour),
             (true, false) => format!("${:.4}/h or more", self.cost.per_hour),
             (false, true) => String::new(),

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{AvailabilityZoneState, Filter, LocationType};
+use aws_sdk_ec2::types::{AvailabilityZoneState, Filter, LocationType, Vpc};
+use ipnet::Ipv4Net;
 
 use super::Aws;
 use super::fault::Explain as _;
@@ -238,17 +239,29 @@ async fn ask() -> std::result::Result<Ipv4Addr, String> {
     text.parse().map_err(|_| format!("{WHO_AM_I} says `{}`, which is no IPv4 address", text.chars().take(60).collect::<String>()))
 }
 
-/// What [`same_name`] found out.
+/// What [`networks`] found out.
 pub struct Networks {
     /// How many VPCs there are: against the quota.
     pub count: u32,
+    /// Those whose ranges overlap the one of the VPC that is to be made, as `vpc-0123 (office, 172.20.0.0/16)`.
+    pub overlapping: Vec<String>,
 }
 
-/// Looks at all VPCs of the region: whether somebody else has made a cluster of this name.
+/// How such a VPC is told; none if its ranges leave ours alone.
+fn overlap(vpc: &Vpc, ours: Ipv4Net) -> Option<String> {
+    let added = vpc.cidr_block_association_set().iter().filter_map(|one| one.cidr_block());
+    let mut ranges = vpc.cidr_block().into_iter().chain(added).filter_map(|range| range.parse::<Ipv4Net>().ok());
+    let range = ranges.find(|range| range.contains(&ours) || ours.contains(range))?;
+    let name = super::tags::ec2::value(vpc.tags(), "Name").map(|name| format!("{name}, ")).unwrap_or_default();
+    Some(format!("{} ({name}{range})", vpc.vpc_id().unwrap_or_default()))
+}
+
+/// Looks at all VPCs of the region: whether somebody else has made a cluster of this name, and which ones overlap `ours`, the range of the
+/// VPC that is to be made, if one is.
 ///
 /// # Errors
-/// If so: kup would share its tags with what kube-up or kops made.
-pub async fn same_name(aws: &Aws, given: Option<&str>) -> Result<Networks> {
+/// In the first case: kup would share its tags with what kube-up or kops made.
+pub async fn networks(aws: &Aws, given: Option<&str>, ours: Option<Ipv4Net>) -> Result<Networks> {
     let call = aws.ec2.describe_vpcs().into_paginator().items().send();
     let all: Vec<_> = call.try_collect().await.explain("VPCs could not be listed")?;
     let (name, key) = (&aws.cluster, format!("kubernetes.io/cluster/{}", aws.cluster));
@@ -264,7 +277,8 @@ pub async fn same_name(aws: &Aws, given: Option<&str>) -> Result<Networks> {
                 .hint("choose another --name, or another --region"));
         }
     }
-    Ok(Networks { count: u32::try_from(all.len()).unwrap_or(u32::MAX) })
+    let overlapping = all.iter().filter_map(|vpc| overlap(vpc, ours?)).collect();
+    Ok(Networks { count: u32::try_from(all.len()).unwrap_or(u32::MAX), overlapping })
 }
 
 #[cfg(test)]
@@ -273,6 +287,18 @@ mod tests {
 
     fn cluster() -> Cluster {
         crate::cluster::defaults::cluster().unwrap()
+    }
+
+    #[test]
+    fn networks_that_overlap_are_told_by_their_range() {
+        let vpc = |cidr: &str| Vpc::builder().vpc_id("vpc-1").cidr_block(cidr);
+        let ours = "172.20.0.0/16".parse().unwrap();
+        assert_eq!(overlap(&vpc("172.21.0.0/16").build(), ours), None);
+        assert_eq!(overlap(&vpc("172.16.0.0/12").build(), ours).as_deref(), Some("vpc-1 (172.16.0.0/12)"));
+        let name = aws_sdk_ec2::types::Tag::builder().key("Name").value("office").build();
+        let added = aws_sdk_ec2::types::VpcCidrBlockAssociation::builder().cidr_block("172.20.9.0/24").build();
+        let second = vpc("10.0.0.0/16").cidr_block_association_set(added).tags(name).build();
+        assert_eq!(overlap(&second, ours).as_deref(), Some("vpc-1 (office, 172.20.9.0/24)"));
     }
 
     fn offers(rows: &[(&str, &[&str])]) -> BTreeMap<String, BTreeSet<String>> {

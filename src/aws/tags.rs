@@ -21,6 +21,10 @@ pub const ROOT_VOLUME: &str = "kup.dev/root-volume";
 /// The tag of a group with the count of the config that it was made or changed with last: something else may scale it since.
 pub const COUNT: &str = "kup.dev/count";
 
+/// The tag of a volume that a pod claimed and `down` kept, with the cluster's name: by it `gc` tells it from those of other tools' clusters,
+/// which Kubernetes' tag alone does not.
+pub const KEPT: &str = "kup.dev/kept";
+
 /// A thing's tags: whose it is (for kup, for Kubernetes' cloud controller, and for kube-up's users), what it is called, what it is for.
 pub fn tags(aws: &Aws, name: &str, role: Option<&str>) -> Vec<(String, String)> {
     let cluster = aws.cluster.as_str();

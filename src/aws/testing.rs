@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::client::Calls;
-use super::{Aws, client::Identity, watch::Watch};
+use super::Aws;
+use super::client::Identity;
 
 /// A client of one service that answers by these rules. Without any, every call fails.
 ///
@@ -28,29 +28,14 @@ pub(crate) use mocked;
 
 /// The cluster `kubernetes` in us-west-2, with no service that answers: a test puts its own clients in.
 pub(crate) fn aws() -> Aws {
-    Aws {
-        ec2: mocked!(aws_sdk_ec2, Sequential, []),
-        iam: mocked!(aws_sdk_iam, Sequential, []),
-        autoscaling: mocked!(aws_sdk_autoscaling, Sequential, []),
-        elb: mocked!(aws_sdk_elasticloadbalancingv2, Sequential, []),
-        s3: mocked!(aws_sdk_s3, Sequential, []),
-        ssm: mocked!(aws_sdk_ssm, Sequential, []),
-        sts: mocked!(aws_sdk_sts, Sequential, []),
-        quotas: mocked!(aws_sdk_servicequotas, Sequential, []),
-        calls: Calls::default(),
-        watch: Watch::default(),
-        s3_endpoint: None,
-        endpoint: None,
-        region: "us-west-2".into(),
-        identity: Identity {
-            account: "123456789012".into(),
-            arn: "arn:aws:iam::123456789012:user/me".into(),
-            partition: "aws".into(),
-        },
-        cluster: "kubernetes".into(),
-        profile: None,
-        stuck: std::sync::Arc::default(),
-    }
+    let config = aws_config::SdkConfig::builder()
+        .behavior_version(aws_config::BehaviorVersion::latest())
+        .region(aws_config::Region::from_static("us-west-2"))
+        .http_client(aws_smithy_mocks::create_mock_http_client())
+        .build();
+    let identity =
+        Identity { account: "123456789012".into(), arn: "arn:aws:iam::123456789012:user/me".into(), partition: "aws".into() };
+    Aws::of_config(&config, "us-west-2", identity, "kubernetes")
 }
 
 /// An error of EC2's, by its code: for `then_error`-like rules, which want the operation's own type.

@@ -1,8 +1,6 @@
 //! The flags that stand for the config: which file, and what wins over it.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::cluster::{Loaded, Overrides, Source, load};
@@ -68,12 +66,8 @@ impl ConfigArgs {
         let using = loaded.file.as_ref().filter(|_| loaded.implicit);
         let using = using.map(|file| format!("using {} of this directory", file.display()));
         // A command may read the config several times.
-        static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-        let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
         for note in using.iter().chain(&loaded.notes) {
-            if said.insert(note.clone()) {
-                report.note(note);
-            }
+            report.note_once(note);
         }
         Ok(loaded)
     }

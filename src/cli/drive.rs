@@ -126,11 +126,13 @@ fn run(
             tokio::select! {
                 outcome = &mut work => outcome.and_then(|()| ui.written()),
                 _ = interrupt => {
-                    if ui.interrupt.stop() {
-                        // What it could not put in order by then is left to whoever comes next.
-                        let _ = tokio::time::timeout(LIMIT, work).await;
+                    // What it could not put in order by then is left to whoever comes next.
+                    let said = if ui.interrupt.stop() { tokio::time::timeout(LIMIT, work).await.ok() } else { None };
+                    match said {
+                        // It knows what stands.
+                        Some(Err(error)) if error.kind == Kind::Interrupted && !error.hints.is_empty() => Err(error),
+                        _ => Err(interrupted(conduct)),
                     }
-                    Err(interrupted(conduct))
                 }
             }
         };

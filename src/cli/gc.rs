@@ -18,7 +18,7 @@ use crate::up::aws::{cost, counted, down};
 /// List what is left on AWS of clusters that have no machines any more, and what it costs
 ///
 /// Looks at everything that carries kup's tags or paths in the account and region. A cluster that was only begun counts too: look before
-/// you delete.
+/// you delete. Volumes that pods claimed, as `kup down` keeps them, are listed, and removed only with `--volumes delete`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Region; without it that of the config, of AWS_REGION or of the profile [env: KUP_REGION]
@@ -43,7 +43,10 @@ pub struct Args {
 #[serde(rename_all = "camelCase")]
 struct Left {
     cluster: String,
+    /// What a removal takes.
     things: Vec<Thing>,
+    /// The volumes that pods claimed, which it takes only if told to.
+    kept: Vec<Thing>,
 }
 
 /// Runs it.
@@ -60,6 +63,11 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     if !ui.json {
         show(&provider, &left, ui);
     }
+    let volumes = args.volumes.unwrap_or(Volumes::Keep);
+    let left = match args.delete && volumes == Volumes::Keep {
+        true => left.into_iter().filter(|left| !left.things.is_empty()).collect(),
+        false => left,
+    };
     if !args.delete || left.is_empty() {
         return if ui.json { ui.result(&left) } else { Ok(()) };
     }
@@ -69,7 +77,6 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     if !ui.confirm(question, args.yes).await? {
         return Err(Error::new("nothing was removed").kind(Kind::Interrupted));
     }
-    let volumes = args.volumes.unwrap_or(Volumes::Keep);
     let mut failed: Option<Error> = None;
     for one in &left {
         let provider = provider.of_cluster(&one.cluster);
@@ -77,7 +84,8 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         let down = Down { volumes, command, break_lock: false };
         // What can't be removed of one is no reason to leave the others.
         match down.run(&provider, &ui.interrupt, &ui.report).await {
-            Ok(_) => ui.report.note(format!("nothing of {} is left", one.cluster)),
+            Ok(removed) if removed.kept.is_empty() => ui.report.note(format!("nothing of {} is left", one.cluster)),
+            Ok(removed) => ui.report.note(format!("nothing of {} is left but {}", one.cluster, claims(&removed.kept))),
             Err(error) => match &mut failed {
                 None => failed = Some(error),
                 Some(first) => first.why.push(error.to_string()),
@@ -98,7 +106,16 @@ fn leftovers(things: Vec<Thing>) -> Vec<Left> {
         clusters.entry(thing.cluster.clone()).or_default().push(thing);
     }
     let lives = |things: &[Thing]| things.iter().any(|thing| matches!(thing.kind, "instance" | "auto scaling group"));
-    clusters.into_iter().filter(|(_, things)| !lives(things)).map(|(cluster, things)| Left { cluster, things }).collect()
+    let left = |(cluster, things): (String, Vec<Thing>)| {
+        let (kept, things) = things.into_iter().partition(is_claim);
+        Left { cluster, things, kept }
+    };
+    clusters.into_iter().filter(|(_, things)| !lives(things)).map(left).collect()
+}
+
+/// `1 volume of a claim`, `3 volumes of claims`
+fn claims(kept: &[Thing]) -> String {
+    if kept.len() == 1 { "1 volume of a claim".to_owned() } else { format!("{} volumes of claims", kept.len()) }
 }
 
 fn show(provider: &AwsProvider, left: &[Left], ui: &Ui) {
@@ -108,8 +125,8 @@ fn show(provider: &AwsProvider, left: &[Left], ui: &Ui) {
         return;
     }
     let rows = left.iter().flat_map(|left| {
-        left.things.iter().map(|thing| {
-            let what = if is_claim(thing) { "volume of a claim" } else { thing.kind };
+        left.things.iter().chain(&left.kept).map(|thing| {
+            let what = if is_claim(thing) { "volume of a claim, kept" } else { thing.kind };
             [
                 left.cluster.clone(),
                 what.to_owned(),
@@ -120,15 +137,17 @@ fn show(provider: &AwsProvider, left: &[Left], ui: &Ui) {
     });
     ui.print(table(["CLUSTER", "KIND", "ID", "COST"], rows));
     for one in left {
-        ui.print(format!(
-            "\n{}: {}{}; `{}` removes it",
-            one.cluster,
-            counted(&one.things),
-            cost(region, &one.things),
-            down(&provider.of_cluster(&one.cluster).aws)
-        ));
+        let (name, down) = (&one.cluster, down(&provider.of_cluster(&one.cluster).aws));
+        if !one.things.is_empty() {
+            ui.print(format!("\n{name}: {}{}; `{down}` removes it", counted(&one.things), cost(region, &one.things)));
+        }
+        if !one.kept.is_empty() {
+            let what = format!("{}{}", claims(&one.kept), cost(region, &one.kept));
+            ui.print(format!("\n{name}: kept {what}; `{down} --volumes delete` removes that, and what is on it"));
+        }
     }
-    ui.print("\n`kup gc --delete` removes all of it.");
+    let but = if left.iter().all(|one| one.kept.is_empty()) { "" } else { ", what was kept only with `--volumes delete`" };
+    ui.print(format!("\n`kup gc --delete` removes all of it{but}."));
 }
 
 #[cfg(test)]
@@ -136,9 +155,8 @@ mod tests {
     use super::*;
     use crate::aws::census::{Billed, Maker};
 
-    #[test]
-    fn clusters_with_machines_or_groups_are_no_leftovers() {
-        let thing = |cluster: &str, kind: &'static str| Thing {
+    fn thing(cluster: &str, kind: &'static str) -> Thing {
+        Thing {
             cluster: cluster.into(),
             kind,
             id: "x".into(),
@@ -147,7 +165,11 @@ mod tests {
             billed: Billed::No,
             vpc: None,
             tags: BTreeMap::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn clusters_with_machines_or_groups_are_no_leftovers() {
         let things = vec![
             thing("a", "vpc"),
             thing("a", "instance"),
@@ -157,5 +179,14 @@ mod tests {
         ];
         let left = leftovers(things);
         assert_eq!(left.iter().map(|l| (l.cluster.as_str(), l.things.len())).collect::<Vec<_>>(), [("c", 2)]);
+    }
+
+    #[test]
+    fn claims_are_told_apart_from_what_a_removal_takes() {
+        let claim = Thing { maker: Maker::Kubernetes, ..thing("d", "volume") };
+        let left = leftovers(vec![claim.clone(), thing("d", "role"), Thing { cluster: "e".into(), ..claim }]);
+        let told: Vec<_> = left.iter().map(|l| (l.cluster.as_str(), l.things.len(), l.kept.len())).collect();
+        assert_eq!(told, [("d", 1, 1), ("e", 0, 1)]);
+        assert_eq!(claims(&left[0].kept), "1 volume of a claim");
     }
 }

@@ -9,6 +9,7 @@ use super::config_args::ConfigArgs;
 use super::nodes::table;
 use super::target::TargetArgs;
 use crate::aws::census::{self, Billed};
+use crate::aws::leftovers::is_kept;
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::Result;
 use crate::machine::Role;
@@ -149,10 +150,10 @@ async fn on_this_host(provider: &LocalProvider) -> Result<Vec<ClusterRow>> {
     futures::future::try_join_all(rows).await
 }
 
-/// Those of which anything is left in the region, be it only a role.
+/// Those of which anything is left in the region, be it only a role; but not for volumes that were kept.
 async fn on_aws(provider: &AwsProvider) -> Result<Vec<ClusterRow>> {
     let things = census::take(&provider.aws, None).await?;
-    let names: BTreeSet<&str> = things.iter().map(|thing| thing.cluster.as_str()).collect();
+    let names: BTreeSet<&str> = things.iter().filter(|thing| !is_kept(thing)).map(|thing| thing.cluster.as_str()).collect();
     let rows = names.into_iter().map(|name| {
         let things = &things;
         async move {

@@ -135,6 +135,9 @@ impl Down {
             }
             if entry.address.kind == BUCKET { bucket.push(entry) } else { rest.push(entry) }
         }
+        if self.volumes == Volumes::Keep {
+            leftovers::keep(aws, &seen.things, report).await;
+        }
         let things: Vec<Thing> = seen.things.iter().filter(|thing| !held.contains(thing.id.as_str())).cloned().collect();
         let (mut left, kubernetes) =
             tokio::join!(sweep(rest, &kinds, aws, report), leftovers::remove(aws, &things, self.volumes, report));
@@ -179,6 +182,8 @@ impl Down {
             };
             match look.retry(patience).when(ghosts).await {
                 Ok(claims) if left.is_empty() && foreign.is_empty() => {
+                    // Those that came meanwhile are all that is left of the cluster now.
+                    leftovers::keep(aws, &claims, report).await;
                     span.done_with("nothing is left");
                     return Ok(claims);
                 }

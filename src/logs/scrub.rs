@@ -193,6 +193,27 @@ mod tests {
         assert_eq!(Scrub::new(&[]).unwrap().clean(&bytes), bytes, "what isn't UTF-8 is looked through too");
     }
 
+    /// What a kup without the AWS provider kept lacks fields, and yet its logins are known.
+    #[test]
+    fn logins_of_a_config_that_an_older_kup_kept_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut old = serde_yaml::to_value(defaults::cluster().unwrap()).unwrap();
+        let fields = old.as_mapping_mut().unwrap();
+        fields.remove("aws").unwrap();
+        let registries = "registry.example:5000: { username: me, passwordFile: FILE }";
+        let password = "correct-horse-battery-staple";
+        let file = dir.path().join("password");
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+        let registries: serde_yaml::Value = serde_yaml::from_str(&registries.replace("FILE", &file.to_string_lossy())).unwrap();
+        fields.insert("registries".into(), registries);
+        let state = dir.path().join("state");
+        std::fs::create_dir(&state).unwrap();
+        std::fs::write(state.join("cluster.yaml"), serde_yaml::to_string(&old).unwrap()).unwrap();
+        let scrub = Scrub::of(&state).unwrap();
+        let left = String::from_utf8(scrub.clean(format!("it said {password} and stopped").as_bytes())).unwrap();
+        assert!(!left.contains(password) && left.starts_with("it said ") && left.ends_with(" and stopped"), "{left}");
+    }
+
     #[test]
     fn all_keys_of_a_state_directory_are_known() {
         let dir = tempfile::tempdir().unwrap();

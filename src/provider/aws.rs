@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::aws::client::Login;
 use crate::aws::layout::{Surroundings, layout};
 use crate::aws::resource::bucket::Bucket;
-use crate::aws::{Aws, census, permissions, preflight, resource};
+use crate::aws::{Aws, census, leftovers, permissions, preflight, resource};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
@@ -70,7 +70,8 @@ pub fn login(cluster: &Cluster) -> Login {
 }
 
 fn names(things: Vec<census::Thing>) -> Vec<String> {
-    let mut names: Vec<String> = things.into_iter().map(|thing| thing.cluster).collect();
+    let mut names: Vec<String> =
+        things.into_iter().filter(|thing| !leftovers::is_kept(thing)).map(|thing| thing.cluster).collect();
     names.sort();
     names.dedup();
     names
@@ -105,7 +106,7 @@ impl AwsProvider {
         format!("{} as {}, in {}", self.aws.identity.account, self.aws.identity.arn, self.aws.region)
     }
 
-    /// The names of all clusters of this account and region of which anything is left.
+    /// The names of all clusters of this account and region of which anything is left but volumes that were kept.
     pub async fn clusters(&self) -> Result<Vec<String>> {
         Ok(names(census::take(&self.aws, None).await?))
     }

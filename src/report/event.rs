@@ -3,7 +3,7 @@
 //! A [`Report`] is cheap to clone and never blocks. Work opens a [`Span`] for each step, and below it one for each machine;
 //! a span that is dropped without [`Span::done`] or [`Span::fail`] counts as cancelled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -143,13 +143,18 @@ struct Inner {
     sender: mpsc::UnboundedSender<Event>,
     next: AtomicU64,
     start: Instant,
+    /// What [`Report::note_once`] said.
+    said: Mutex<BTreeSet<String>>,
 }
 
 impl Report {
     /// A report and the end that a display reads. The display ends when the last clone of the report is dropped.
     pub fn channel() -> (Report, mpsc::UnboundedReceiver<Event>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Report { inner: Arc::new(Inner { sender, next: AtomicU64::new(1), start: Instant::now() }) }, receiver)
+        (
+            Report { inner: Arc::new(Inner { sender, next: AtomicU64::new(1), start: Instant::now(), said: Mutex::default() }) },
+            receiver,
+        )
     }
 
     /// A report nobody reads, for tests and for quiet commands.
@@ -175,6 +180,14 @@ impl Report {
     /// Says something worth knowing.
     pub fn note(&self, text: impl Into<String>) {
         self.send(Event::Note { text: text.into() });
+    }
+
+    /// As [`Report::note`], but not again what was said by this before.
+    pub fn note_once(&self, text: &str) {
+        let new = self.inner.said.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned());
+        if new {
+            self.note(text);
+        }
     }
 
     /// Says that something went another way than hoped.
@@ -295,5 +308,24 @@ impl Drop for Span {
         if !self.ended {
             self.report.send(Event::Cancelled { id: self.id, at: self.report.at(Instant::now()) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_that_was_said_is_not_said_again() {
+        let (report, mut events) = Report::channel();
+        let again = report.clone();
+        report.note_once("using a file");
+        again.note_once("using a file");
+        again.note_once("something else");
+        let mut said = Vec::new();
+        while let Ok(Event::Note { text }) = events.try_recv() {
+            said.push(text);
+        }
+        assert_eq!(said, ["using a file", "something else"]);
     }
 }

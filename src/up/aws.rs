@@ -32,6 +32,9 @@ use crate::{retire, saved};
 /// How long AWS may take to say, after a failure, what is there.
 const AFTERMATH: Duration = Duration::from_secs(20);
 
+/// The same for a user who has stopped the work and waits: with the lock's return it must fit into [`crate::interrupt::LIMIT`].
+const SHORT_AFTERMATH: Duration = Duration::from_secs(3);
+
 impl Up {
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing needs no lock, since its
     /// machines are only looked at, and set right by what the same call would do again.
@@ -62,8 +65,9 @@ impl Up {
             }
         };
         match outcome {
-            Err(error) if error.kind != Kind::Interrupted => Err(self.what_is_left(error, provider).await),
-            outcome => outcome,
+            Err(error) if error.kind == Kind::Interrupted => Err(self.what_is_left(error, provider, SHORT_AFTERMATH).await),
+            Err(error) => Err(self.what_is_left(error, provider, AFTERMATH).await),
+            Ok(outcome) => Ok(outcome),
         }
     }
 
@@ -211,18 +215,18 @@ impl Up {
         };
         match lock.during(report, interrupt.or(work)).await {
             Ok(()) => Ok(changes),
-            Err(error) if error.kind == Kind::Interrupted => Err(error),
-            Err(error) => Err(self.what_is_left(error, provider).await),
+            Err(error) if error.kind == Kind::Interrupted => Err(self.what_is_left(error, provider, SHORT_AFTERMATH).await),
+            Err(error) => Err(self.what_is_left(error, provider, AFTERMATH).await),
         }
     }
 
     /// Says what stands now, and what it costs: nothing is removed on its own.
-    async fn what_is_left(&self, error: Error, provider: &AwsProvider) -> Error {
+    async fn what_is_left(&self, error: Error, provider: &AwsProvider, patience: Duration) -> Error {
         let (aws, name) = (&provider.aws, &self.cluster.name);
         let place = format!("{}/{}", aws.identity.account, aws.region);
         let until = if self.until == Some(Until::Infrastructure) { " --until infrastructure" } else { "" };
         let again = format!("kup up {}{until}", aws.flags());
-        let error = match tokio::time::timeout(AFTERMATH, census::take(aws, Some(name))).await {
+        let error = match tokio::time::timeout(patience, census::take(aws, Some(name))).await {
             Ok(Ok(things)) if things.is_empty() => return error.hint(format!("nothing was made; `{again}` tries again")),
             Ok(Ok(things)) => {
                 error.left(format!("{} of cluster {name} in {place}{}", counted(&things), cost(&aws.region, &things)))

@@ -1,6 +1,7 @@
 //! The default StorageClass: where volumes are, what they outlive, and what goes with their claim.
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot::Receiver;
 
 use super::yaml::{TOOL_VOLUME, then_wait, tools, tools_pod};
 use crate::ensure;
@@ -33,8 +34,9 @@ fn counter() -> String {
     )
 }
 
-/// A StatefulSet's data is there after its pod was deleted, and after all machines were stopped and started again.
-pub async fn data_outlives_pods_and_the_cluster_s_stop(w: &World<'_>) -> Check {
+/// A StatefulSet's data is there after its pod was deleted, and after all machines were stopped and started again: once `alone` says that
+/// nobody else needs them.
+pub async fn data_outlives_pods_and_the_cluster_s_stop(w: &World<'_>, alone: Receiver<()>) -> Check {
     w.apply(&counter()).await?;
     let says = async |expected: &str| -> Check {
         eventually(&format!("the pod to say {expected}"), async || {
@@ -55,6 +57,8 @@ pub async fn data_outlives_pods_and_the_cluster_s_stop(w: &World<'_>) -> Check {
     .await?;
     says("2").await?;
 
+    // The other end is dropped where that is not going to be said: then nobody else is there either.
+    let _ = alone.await;
     let names: Vec<&str> = w.cluster.nodes.iter().map(|n| n.name.as_str()).collect();
     w.cluster.engine(&[["stop", "--time", "10"].as_slice(), names.as_slice()].concat()).await?;
     w.cluster.engine(&[["start"].as_slice(), names.as_slice()].concat()).await?;

@@ -1,13 +1,17 @@
 //! What Kubernetes made while a cluster stood, clusters of one name in two regions, and locks whose holder is gone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification, VolumeType};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::story::{UP, difference, down, up};
 use super::user::{Account, REGION};
 use super::wire::Verdict;
 use crate::ensure;
-use crate::support::Check;
+use crate::support::{Check, eventually};
 
 /// The tag by which controllers of Kubernetes mark what they make.
 fn owned(kind: ResourceType, name: &str) -> TagSpecification {
@@ -83,7 +87,17 @@ pub async fn what_kubernetes_made_goes_too(account: Account) -> Check {
     let elb = aws_sdk_elasticloadbalancingv2::Client::new(&account.sdk().await);
     let balancers = elb.describe_load_balancers().send().await?;
     ensure!(balancers.load_balancers().is_empty(), "a load balancer stayed: {balancers:?}");
-    account.kup(&["down", "--provider", "aws", "-y", "--volumes", "delete", "--name", name]).await?.ok("kup down again")?;
+    // It is all that is left of the cluster, which counts as none any more; `gc` knows it, and takes it only if told so.
+    let clusters = account.kup(&["get", "clusters", "--provider", "aws", "-o", "json"]).await?.ok("kup get clusters")?;
+    ensure!(!clusters.contains(name), "the cluster is still listed:\n{clusters}");
+    let gc = account.kup(&["gc"]).await?.ok("kup gc")?;
+    ensure!(gc.contains(&volume) && gc.contains("kept 1 volume of a claim, about $"), "gc does not tell of the volume:\n{gc}");
+    let listed: Value = serde_json::from_str(&account.kup(&["gc", "-o", "json"]).await?.ok("kup gc -o json")?)?;
+    ensure!(listed[0]["kept"][0]["id"] == volume.as_str() && listed[0]["things"] == serde_json::json!([]), "{listed:#}");
+    account.kup(&["gc", "--delete", "-y"]).await?.ok("kup gc --delete")?;
+    let kept = ec2.describe_volumes().volume_ids(&volume).send().await?;
+    ensure!(kept.volumes().len() == 1, "gc removed a claimed volume without being told");
+    account.kup(&["gc", "--delete", "-y", "--volumes", "delete"]).await?.ok("kup gc --delete --volumes delete")?;
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
     Ok(())
@@ -154,5 +168,37 @@ pub async fn a_lock_is_broken_on_demand_only(account: Account) -> Check {
     broken.ok("kup down --break-lock")?;
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    one_that_stood_still_is_told_so(&account, name).await?;
+    down(&account, name).await?.ok("kup down of what it made meanwhile")?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
+/// An `up` whose lock was broken while it stood still, and everything with it, says so once it goes on, whatever else fails by then.
+async fn one_that_stood_still_is_told_so(account: &Account, name: &str) -> Check {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let seen = stopped.clone();
+    account.wire.begin(move |call| match call.name == "ec2:CreateSubnet" && !seen.swap(true, Ordering::SeqCst) {
+        true => Verdict::Freeze,
+        false => Verdict::Pass,
+    });
+    let child = account.start_victim(&[&UP[..], &[name]].concat())?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).ok_or("no process")?;
+    eventually("the first to stand still", async || {
+        Ok(if stopped.load(Ordering::SeqCst) { Ok(()) } else { Err("no subnet yet".to_owned()) })
+    })
+    .await?;
+    let broken = account.kup(&["down", "--provider", "aws", "-y", "--break-lock", "--name", name]).await;
+    kill_process(pid, Signal::CONT)?;
+    broken?.ok("kup down --break-lock while the other stands still")?;
+    let first = child.wait_with_output().await?;
+    let said = String::from_utf8_lossy(&first.stderr);
+    ensure!(
+        first.status.code() == Some(1) && said.contains(&format!("the lock of cluster {name} was taken away")),
+        "it does not say that it lost its lock; {}:\n{said}",
+        first.status
+    );
+    account.wire.clear();
     Ok(())
 }

@@ -168,6 +168,37 @@ pub async fn killed_at_ten_calls_it_goes_on(account: Account) -> Check {
     Ok(())
 }
 
+pub async fn interrupted_it_says_what_stands_and_goes_on(account: Account) -> Check {
+    let name = "stopped";
+    let before = account.dump().await?;
+    up(&account, name, &[]).await?.ok("kup up")?;
+    let whole = census(&account, name).await?;
+    down(&account, name).await?.ok("kup down")?;
+    // Where much stands, and machines do not yet.
+    account.wire.begin(|call| if call.name == "ec2:RunInstances" { Verdict::Interrupt } else { Verdict::Pass });
+    let child = account.start_victim(&[&UP[..], &[name]].concat())?;
+    let stopped = child.wait_with_output().await?;
+    account.wire.clear();
+    let said = String::from_utf8_lossy(&stopped.stderr);
+    ensure!(stopped.status.code() == Some(130), "Ctrl-C ended it with {}:\n{said}", stopped.status);
+    let words = ["interrupted", "left: ", "resources of cluster stopped in 123456789012/us-west-2, about $", "goes on from here"];
+    let words = [&words[..], &["kup up --provider aws --region us-west-2 --name stopped", "kup down --provider aws"]].concat();
+    let missing: Vec<&&str> = words.iter().filter(|word| !said.contains(**word)).collect();
+    ensure!(missing.is_empty(), "it does not say {missing:?}:\n{said}");
+    let now = census(&account, name).await?;
+    ensure!(now["vpcs"] == 1 && now != whole, "it was not in the middle of it: {now:#}");
+    // The lock was given back, so that nobody else has to wait for its end either.
+    let lock = account.lock(name).await?;
+    ensure!(lock["holder"].is_null(), "the lock is still held: {lock:#}");
+    up(&account, name, &[]).await?.ok("kup up after Ctrl-C")?;
+    let now = census(&account, name).await?;
+    ensure!(now == whole, "after Ctrl-C and another up: {now:#}\ninstead of {whole:#}");
+    down(&account, name).await?.ok("kup down")?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
 pub async fn of_two_at_once_the_second_is_refused(account: Account) -> Check {
     let name = "twice";
     let before = account.dump().await?;

@@ -146,17 +146,29 @@ impl Account {
         aws_sdk_ec2::Client::new(&self.sdk().await)
     }
 
+    async fn s3(&self) -> aws_sdk_s3::Client {
+        aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&self.sdk().await).force_path_style(true).build())
+    }
+
+    async fn bucket(&self, cluster: &str) -> Check<String> {
+        let buckets = self.s3().await.list_buckets().send().await?;
+        let name = buckets.buckets().iter().filter_map(|b| b.name()).find(|name| name.contains(cluster));
+        Ok(name.ok_or("no bucket")?.to_owned())
+    }
+
+    /// What the lock of a cluster says.
+    pub async fn lock(&self, cluster: &str) -> Check<Value> {
+        let lock = self.s3().await.get_object().bucket(self.bucket(cluster).await?).key("lock").send().await?;
+        Ok(serde_json::from_slice(&lock.body.collect().await?.into_bytes())?)
+    }
+
     /// Makes the lock of a cluster one that a program on another host took this moment.
     pub async fn lock_by_another_host(&self, cluster: &str) -> Check {
-        let config = aws_sdk_s3::config::Builder::from(&self.sdk().await).force_path_style(true).build();
-        let s3 = aws_sdk_s3::Client::from_conf(config);
-        let buckets = s3.list_buckets().send().await?;
-        let bucket = buckets.buckets().iter().filter_map(|b| b.name()).find(|name| name.contains(cluster)).ok_or("no bucket")?;
-        let lock = s3.get_object().bucket(bucket).key("lock").send().await?.body.collect().await?.into_bytes();
-        let mut lock: Value = serde_json::from_slice(&lock)?;
+        let mut lock = self.lock(cluster).await?;
         lock["holder"]["host"] = "elsewhere".into();
         lock["holder"]["place"] = "another boot of another machine".into();
-        s3.put_object().bucket(bucket).key("lock").body(lock.to_string().into_bytes().into()).send().await?;
+        let bucket = self.bucket(cluster).await?;
+        self.s3().await.put_object().bucket(bucket).key("lock").body(lock.to_string().into_bytes().into()).send().await?;
         Ok(())
     }
 

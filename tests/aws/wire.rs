@@ -10,6 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::Response;
+use rustix::process::Signal;
 
 use crate::support::Check;
 
@@ -37,6 +38,10 @@ pub enum Verdict {
     KillBefore,
     /// The caller dies after it took effect.
     KillAfter,
+    /// It goes through, and somebody presses Ctrl-C meanwhile.
+    Interrupt,
+    /// It goes through, and the caller stands still until somebody lets it go on.
+    Freeze,
     /// It takes effect, and the connection breaks before the answer.
     LoseReply,
 }
@@ -146,9 +151,11 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
             return refusal(&call.name, status, code, message);
         }
         Verdict::KillBefore => {
-            kill(&shared);
+            kill(&shared, Signal::KILL);
             return broken();
         }
+        Verdict::Interrupt => kill(&shared, Signal::INT),
+        Verdict::Freeze => kill(&shared, Signal::STOP),
         _ => {}
     }
     let token = token(&body);
@@ -167,7 +174,7 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
     };
     match verdict {
         Verdict::KillAfter => {
-            kill(&shared);
+            kill(&shared, Signal::KILL);
             return broken();
         }
         Verdict::LoseReply => {
@@ -200,11 +207,11 @@ fn token(body: &[u8]) -> Option<String> {
     text.split('&').find_map(|pair| pair.strip_prefix("ClientToken=")).map(str::to_owned)
 }
 
-fn kill(shared: &Shared) {
+fn kill(shared: &Shared, signal: Signal) {
     let victim = shared.victim.lock().unwrap().take();
     if let Some(pid) = victim.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
         // It may have ended by itself.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

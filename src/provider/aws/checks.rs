@@ -46,13 +46,20 @@ pub async fn run(
         Ok::<_, Error>(())
     };
     let networks = async {
-        match makes("vpc") || makes("given vpc") {
-            true => preflight::same_name(aws, cluster.aws.vpc.id.as_deref()).await.map(|networks| networks.count),
-            false => Ok(0),
+        if !makes("vpc") && !makes("given vpc") {
+            return Ok(0);
         }
+        let ours = makes("vpc").then_some(cluster.aws.vpc.cidr);
+        let networks = preflight::networks(aws, cluster.aws.vpc.id.as_deref(), ours).await?;
+        // AWS minds only where the two are ever to be connected.
+        if let (Some(ours), false) = (ours, networks.overlapping.is_empty()) {
+            let with = networks.overlapping.join(", ");
+            report.note(format!("{ours} overlaps {with}: they can never be peered; another range in aws.vpc.cidr could be"));
+        }
+        Ok(networks.count)
     };
     let given = async {
-        match given(cluster) {
+        match given(cluster, around.missing) {
             Some(wanted) if !learned.given && (makes("given vpc") || makes("given subnet")) => {
                 verify(aws, &wanted).await.map(drop)
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kept::Kept;
-use crate::aws::layout::Surroundings;
+use crate::aws::layout::{self, Surroundings};
 use crate::aws::preflight::{self, TypeFacts};
 use crate::aws::resource::given::{self, GivenSubnet};
 use crate::aws::resource::subnet::Subnet;
@@ -61,8 +61,9 @@ pub async fn find(
 ) -> Result<(Surroundings, Learned)> {
     let mut learned = Learned::default();
     let wanted = preflight::types(cluster);
+    let missing = layout::missing(cluster, found)?;
     let zones = async {
-        if let Some(wanted) = crate::aws::layout::given(cluster) {
+        if let Some(wanted) = layout::given(cluster, missing) {
             return match given_zones(cluster, found)? {
                 Some(zones) => Ok((zones, false, false)),
                 None => {
@@ -113,6 +114,7 @@ pub async fn find(
         image,
         caller,
         ssh_public,
+        missing,
     };
     Ok((around, learned))
 }
