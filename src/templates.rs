@@ -1,4 +1,5 @@
 //! Everything below `templates/`, compiled in and rendered strictly: a variable that is not given is an error, never an empty string.
+//! What several scripts share is in `templates/shell/`, and included by its path.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -27,6 +28,11 @@ pub fn render(path: &str, values: impl Serialize) -> Result<String> {
             .build()
             .with_context(|| format!("cannot set up the template {path}"))?,
     );
+    for shared in TEMPLATES.get_dir("shell").into_iter().flat_map(include_dir::Dir::files) {
+        if let (Some(name), Some(text)) = (shared.path().to_str(), shared.contents_utf8()) {
+            environment.add_template(name, text).with_context(|| format!("cannot read the template {name}"))?;
+        }
+    }
     environment.render_str(text(path)?, Serde(values)).with_context(|| format!("cannot fill in the template {path}"))
 }
 
