@@ -96,13 +96,13 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
             if entry.file_name() == "cluster.yaml" {
                 found.extend(logins(&text));
             }
-            if found.is_empty() && entry.file_name() != "encryption.key" {
+            if entry.file_name() == "encryption.key" || entry.file_name() == "decryption.keys" {
+                found.extend(text.lines().map(str::to_owned));
+            }
+            if found.is_empty() {
                 public.extend(text.lines());
             }
             known.extend(found);
-            if entry.file_name() == "encryption.key" {
-                known.push(text.trim().to_owned());
-            }
         }
     }
     Ok(())
@@ -192,13 +192,16 @@ mod tests {
     #[test]
     fn all_keys_of_a_state_directory_are_known() {
         let dir = tempfile::tempdir().unwrap();
-        let pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
+        let mut pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
+        let other = "b3RoZXIgY2x1c3RlcidzIGtleSBvZiBTZWNyZXRzLi4=".to_owned();
+        pki.adopt(std::slice::from_ref(&other)).unwrap();
         let scrub = Scrub::of(dir.path()).unwrap();
         let body = |pem: &str| pem.lines().filter(|l| !l.starts_with("-----")).collect::<String>();
         for secret in [
             body(&pki.cluster.pair.key),
             body(&pki.service_account.private),
             pki.encryption_key.clone(),
+            other,
             STANDARD.encode(&pki.etcd.pair.key),
         ] {
             let left = String::from_utf8(scrub.clean(format!("x {secret} y").as_bytes())).unwrap();
