@@ -9,6 +9,7 @@
 //! - [`pki`]: who gets which certificate.
 //! - [`bootstrap`]: the steps that turn machines into a cluster, up to the ready gate.
 //! - [`addons`]: what runs on the cluster beside Kubernetes itself.
+//! - [`backup`]: etcd's snapshots, where they are kept and for how long.
 //! - [`kubeconfig`]: how programs reach it.
 //! - [`report`]: what work says while it runs; a display draws it, work never prints.
 //! - [`picture`]: a run, or a cluster as it stands, drawn.
@@ -29,6 +30,7 @@
 
 pub mod addons;
 pub mod aws;
+pub mod backup;
 pub mod bootstrap;
 pub mod bundle;
 pub mod cli;

@@ -10,6 +10,7 @@ pub use policy::{Document, LARGEST, Statement, Whose, creates, operator, policy}
 
 use super::resource::ROWS;
 use super::{census, foreign, image, leftovers, lock, preflight, quota, simulate};
+use crate::backup::store::bucket;
 use crate::cluster::Cluster;
 use crate::provider::aws::kept;
 
@@ -73,6 +74,7 @@ pub const OTHERS: &[(&str, &[Need])] = &[
     ("permissions", simulate::NEEDS),
     ("lock", lock::NEEDS),
     ("kept config", kept::NEEDS),
+    ("backups", bucket::NEEDS),
     ("census", census::NEEDS),
     ("foreign things", foreign::NEEDS),
     ("made by Kubernetes", leftovers::NEEDS),

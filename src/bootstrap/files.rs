@@ -27,6 +27,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         role: host.machine.role,
         facts: host.facts()?,
         images: &context.images,
+        backups: &context.backups,
     };
     let files = render(&node, &credentials)?;
     span.waiting("the machine to write them");

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::facts::{Facts, Reserved};
 use super::topology::{API_NAME, API_PORT, Peer, Topology};
 use super::{BUNDLE_DIR, Role};
+use crate::backup::Place;
 use crate::bundle::{self, Manifest};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -66,6 +67,15 @@ pub struct MasterCredentials {
     pub service_account_pub: String,
     /// Encrypts Secrets in etcd, base64.
     pub encryption_key: String,
+    /// Those that only decrypt them: of other clusters whose snapshots were restored here.
+    pub decryption_keys: Vec<String>,
+}
+
+impl MasterCredentials {
+    /// All keys of Secrets: the one that encrypts them first.
+    fn encryption_keys(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.encryption_key).chain(&self.decryption_keys).map(String::as_str)
+    }
 }
 
 impl Credentials {
@@ -81,6 +91,7 @@ impl Credentials {
                 service_account_key: pki.service_account.private.clone(),
                 service_account_pub: pki.service_account.public.clone(),
                 encryption_key: pki.encryption_key.clone(),
+                decryption_keys: pki.decryption_keys.clone(),
             }),
         };
         let node = if role.is_node() { Some(crate::pki::layout::node(pki, me)?) } else { None };
@@ -122,6 +133,8 @@ pub struct Node<'a> {
     pub facts: &'a Facts,
     /// The system's images.
     pub images: &'a Images,
+    /// Where a master keeps etcd's snapshots.
+    pub backups: &'a Place,
 }
 
 /// The values that templates may use.
@@ -146,7 +159,9 @@ struct Values<'a> {
     eviction_disk: &'static str,
     reserved: Reserved,
     pause_image: &'a str,
-    encryption_key: &'a str,
+    encryption_keys: Vec<&'a str>,
+    encryption_marks: Vec<String>,
+    backups: &'a Place,
 }
 
 #[derive(Serialize)]
@@ -171,6 +186,7 @@ const ETCD: &[&str] = &["etcd.service"];
 /// All files of one machine.
 pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
     let several = node.topology.masters.len() > 1;
+    let keys: Vec<&str> = credentials.master.iter().flat_map(MasterCredentials::encryption_keys).collect();
     let values = Values {
         bundle: BUNDLE_DIR,
         cluster: node.cluster,
@@ -195,7 +211,9 @@ pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
         eviction_disk: node.facts.eviction_disk(),
         reserved: node.facts.reserved(),
         pause_image: &node.images.pause,
-        encryption_key: credentials.master.as_ref().map_or("", |m| &m.encryption_key),
+        encryption_marks: keys.iter().map(|key| crate::pki::mark(key)).collect(),
+        encryption_keys: keys,
+        backups: node.backups,
     };
     let mut files = Files { values: &values, files: Vec::new() };
 
@@ -331,6 +349,10 @@ impl Files<'_> {
         for unit in ["etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service"] {
             self.unit(unit)?;
         }
+        // Read anew at each of its runs.
+        self.template("/etc/kup/etcd-backup.sh", 0o600, "node/etcd-backup.sh", &[])?;
+        self.template("/etc/systemd/system/kup-etcd-backup.service", 0o644, "systemd/kup-etcd-backup.service", &[])?;
+        self.unit("kup-etcd-backup.timer")?;
         Ok(())
     }
 }
@@ -369,6 +391,7 @@ mod tests {
                 service_account_key: "KEY service-account\n".into(),
                 service_account_pub: "PUBLIC KEY service-account\n".into(),
                 encryption_key: "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into(),
+                decryption_keys: Vec::new(),
             }),
         }
     }
@@ -399,6 +422,7 @@ mod tests {
             interface: "eth0".into(),
             bridge_nf: true,
             etcd: crate::machine::facts::EtcdData::None,
+            restoring: None,
         }
     }
 
@@ -426,7 +450,9 @@ mod tests {
         let topology = Topology::of(&machines);
         let role = machines[me].role;
         let images = Images { pause: "registry.k8s.io/pause:3.10.2".into(), all: BTreeMap::new() };
-        let node = Node { cluster: &cluster, topology: &topology, me: &Peer::from(&machines[me]), role, facts, images: &images };
+        let me = Peer::from(&machines[me]);
+        let node =
+            Node { cluster: &cluster, topology: &topology, me: &me, role, facts, images: &images, backups: &Place::Directory };
         render(&node, &credentials(role)).unwrap()
     }
 
