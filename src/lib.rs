@@ -9,6 +9,7 @@
 //! - [`pki`]: who gets which certificate.
 //! - [`bootstrap`]: the steps that turn machines into a cluster, up to the ready gate.
 //! - [`addons`]: what runs on the cluster beside Kubernetes itself.
+//! - [`backup`]: etcd's snapshots, where they are kept and for how long; [`restore`] puts one in the place of what a cluster has.
 //! - [`kubeconfig`]: how programs reach it.
 //! - [`report`]: what work says while it runs; a display draws it, work never prints.
 //! - [`picture`]: a run, or a cluster as it stands, drawn.
@@ -29,6 +30,7 @@
 
 pub mod addons;
 pub mod aws;
+pub mod backup;
 pub mod bootstrap;
 pub mod bundle;
 pub mod cli;
@@ -46,6 +48,7 @@ pub mod pki;
 pub mod provider;
 pub mod replace;
 pub mod report;
+pub mod restore;
 pub mod retire;
 pub mod saved;
 pub mod standing;

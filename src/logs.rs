@@ -13,15 +13,12 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::error::{Error, Result};
-use crate::machine::ssh::Ssh;
 use crate::provider::{Finder, FoundMachine};
 use crate::standing::Standing;
 use crate::status::units;
 
 pub use scrub::Scrub;
 
-/// How long a machine may take to let kup in.
-const LOGIN: Duration = Duration::from_secs(8);
 /// How long it may take to read its journal.
 const READ: Duration = Duration::from_secs(60);
 
@@ -131,15 +128,8 @@ async fn silence(standing: &Standing, provider: &impl Finder, found: &FoundMachi
     format!("{error}\n{console}")
 }
 
-async fn connect(standing: &Standing, found: &FoundMachine) -> Result<Ssh> {
-    if !found.running {
-        return Err(Error::new(format!("machine {} is stopped", found.machine.name)));
-    }
-    Ssh::connect(&found.machine, &standing.login, LOGIN).await
-}
-
 async fn journal(standing: &Standing, found: &FoundMachine, named: &[UnitName], since: &Since) -> Result<Vec<Line>> {
-    let ssh = connect(standing, found).await?;
+    let ssh = standing.connect(found).await?;
     let mut command = format!("journalctl -q --no-pager -o json --output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT --since=-{since}");
     let named = named.iter().map(|u| u.0.as_str());
     let wanted: Vec<&str> = if named.len() == 0 { units(found.machine.role).collect() } else { named.collect() };

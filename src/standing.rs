@@ -1,16 +1,20 @@
 //! A cluster that stands: its machines as the provider finds them, with what was saved of it, so that a command can reach all of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::bootstrap::api::ApiClient;
 use crate::cluster::Cluster;
 use crate::cluster::problem::{did_you_mean, quoted};
 use crate::error::{Error, Result};
 use crate::machine::Role;
-use crate::machine::ssh::LoginKey;
+use crate::machine::ssh::{LoginKey, Ssh};
 use crate::pki::{Pair, Pki, layout};
 use crate::provider::{ClusterId, Finder, Found, FoundMachine};
 use crate::saved;
+
+/// How long a machine may take to let kup in. It runs already, so this is about a dead one.
+const LOGIN: Duration = Duration::from_secs(8);
 
 /// A cluster with everything that is needed to ask its machines and its API.
 pub struct Standing {
@@ -80,6 +84,17 @@ impl Standing {
     /// A client of one master's API server, as the administrator.
     pub fn api(&self, master: &FoundMachine) -> Result<ApiClient> {
         ApiClient::new(master.machine.route(), &self.pki.cluster.pair.cert, &self.admin()?)
+    }
+
+    /// Logs in to one of its machines.
+    ///
+    /// # Errors
+    /// It is stopped, or does not answer soon: those that are asked run already.
+    pub async fn connect(&self, found: &FoundMachine) -> Result<Ssh> {
+        if !found.running {
+            return Err(Error::new(format!("machine {} is stopped", found.machine.name)));
+        }
+        Ssh::connect(&found.machine, &self.login, LOGIN).await
     }
 
     /// A machine's name without the cluster's: `master-1`.

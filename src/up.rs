@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::addons::{ADDONS, Addon};
+use crate::backup::AnyStore;
+use crate::backup::store::Directory;
+use crate::backup::take::BeforeChange;
 use crate::bootstrap::{self, STEPS, Step};
 use crate::bundle::{Arch, Bundle};
 use crate::cluster::Cluster;
@@ -45,6 +48,8 @@ pub struct Up {
     pub patience: Option<Duration>,
     /// What the user typed, for the lock.
     pub command: String,
+    /// It is part of a restore of etcd.
+    pub restoring: bool,
 }
 
 /// The step after which `up` stops.
@@ -95,8 +100,13 @@ impl Up {
 
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs.
     pub async fn run(&self, provider: LocalProvider, plan: &[Action], report: &Report) -> Result<Outcome> {
+        let _lock = Lock::take(&state::cluster_dir(&self.id())?, &self.command)?;
+        self.run_locked(provider, plan, report).await
+    }
+
+    /// As [`Up::run`], by somebody who holds the cluster's lock.
+    pub async fn run_locked(&self, provider: LocalProvider, plan: &[Action], report: &Report) -> Result<Outcome> {
         let id = self.id();
-        let _lock = Lock::take(&state::cluster_dir(&id)?, &self.command)?;
         let span = report.step("host");
         span.waiting("what it has and what it lacks");
         span.close(provider.preflight(&self.cluster).await)?;
@@ -163,6 +173,8 @@ impl Up {
         let login = saved::login_key(id, &self.cluster)?;
         let mut context = bootstrap::Context::new(self.cluster.clone(), images, bundle, Arc::new(pki), login, report.clone());
         context.patience = self.patience;
+        context.restoring = self.restoring;
+        context.before_change = Some(BeforeChange::new(AnyStore::Directory(Directory::of(&state::cluster_dir(id)?))));
         match bootstrap::run(&context, steps, machines).await {
             Ok(()) => Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect())),
             Err(e) => Err(lost(e, &context, provider).await),

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kup::backup::take::Receiver;
 use kup::bundle::manifest::{File as BundleFile, Origin, Role as Part};
 use kup::bundle::{Arch, Bundle, Manifest};
 use kup::error::Result;
@@ -160,6 +161,39 @@ async fn files_cut_anywhere_are_old_or_new_and_never_half() {
     assert_eq!(says(&direct, look).await, sums("new"));
     assert_eq!(says(&direct, "ls /run/kup/restart; ls -d /var/lib/kup-incoming.* 2>/dev/null | wc -l").await, "one.service\n0");
     assert!(place(&direct, &files("new")).await.unwrap().is_empty(), "twice changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_cut_anywhere_is_none() {
+    let server = Server::start();
+    let direct = server.connect().await;
+    let bytes: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let sum = hex::encode(Sha256::digest(&bytes));
+    let network = r#"{"pods":"10.244.0.0/16","services":"10.0.0.0/16","dns":"10.0.0.10","domain":"cluster.local"}"#;
+    let about = format!(
+        r#"{{"name":"etcd-20261126T131500Z-7-hand","cluster":"c","revision":7,"reason":"hand","kubernetes":"1.37.1","size":{},"sha256":"{sum}","keys":[],"network":{network}}}"#,
+        bytes.len()
+    );
+    direct.run("cat > /opt/snapshot", [about.as_bytes(), b"\n", &bytes].concat(), SOON).await.unwrap();
+    let send = format!("cat /opt/snapshot; printf 'kup-sent %s\n' {sum}");
+    let whole = Proxy::to(server.port, Line::default());
+    let (backup, snapshot) = Receiver::run(&over(&server, &whole).await.unwrap(), &send, "", SOON).await.unwrap();
+    assert_eq!((backup.sha256, snapshot.size), (sum.clone(), 1_200_000));
+    assert!(snapshot.part(0, 1_200_000).unwrap() == bytes);
+    let (_, down) = whole.bytes();
+    for n in 1..=CUTS {
+        let proxy = Proxy::to(server.port, Line { cut_down: Some(down * n / (CUTS + 1)), ..Line::default() });
+        let outcome = match over(&server, &proxy).await {
+            Ok(ssh) => Receiver::run(&ssh, &send, "", SOON).await.map(drop),
+            Err(e) => Err(e),
+        };
+        outcome.expect_err(&format!("cut {n} of {CUTS} is noticed"));
+    }
+    // Whoever sends it may end early, and the exit status of a cut link is 0 too.
+    for short in ["head -c 700000 /opt/snapshot", "cat /opt/snapshot", "true"] {
+        let error = Receiver::run(&direct, short, "", SOON).await.expect_err(short).to_string();
+        assert!(error.contains("the link was cut") && error.contains("nothing of it was kept"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

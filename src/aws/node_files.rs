@@ -14,6 +14,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
+use crate::backup::Place;
 use crate::bundle::manifest::File as BundleFile;
 use crate::bundle::{self, pack};
 use crate::cluster::Cluster;
@@ -78,7 +79,7 @@ impl Content {
             return Err(Error::new("minions can't be told of a cluster without a master"));
         }
         let images = Images::of(bundle)?;
-        let kind = Kind { cluster, topology, role: Role::Minion, images: &images, in_cloud: true };
+        let kind = Kind { cluster, topology, role: Role::Minion, images: &images, in_cloud: true, backups: &Place::Directory };
         Ok(Content { script: script(bundle)?, files: files(&kind, credentials)?, bundle: needed(bundle) })
     }
 

@@ -187,6 +187,7 @@ impl Minion {
             facts: &self.facts,
             images: &images,
             cloud: Some(&self.cloud),
+            backups: &Place::Directory,
         };
         render(&node, &credentials()).unwrap()
     }
@@ -236,6 +237,7 @@ fn small() -> Facts {
         interface: "ens5".into(),
         bridge_nf: true,
         etcd: EtcdData::None,
+        restoring: None,
     }
 }
 

@@ -10,6 +10,7 @@ pub use policy::{Document, LARGEST, Statement, Whose, creates, operator, policy}
 
 use super::resource::ROWS;
 use super::{census, foreign, image, leftovers, lock, node_store, preflight, quota, simulate};
+use crate::backup::store::bucket;
 use crate::cluster::Cluster;
 use crate::provider::aws::{first_login, kept, minions, secrets, shrink};
 
@@ -78,6 +79,7 @@ pub const OTHERS: &[(&str, &[Need])] = &[
     ("minions joining", minions::NEEDS),
     ("minions leaving", shrink::NEEDS),
     ("what minions start from", node_store::NEEDS),
+    ("backups", bucket::NEEDS),
     ("census", census::NEEDS),
     ("foreign things", foreign::NEEDS),
     ("made by Kubernetes", leftovers::NEEDS),

@@ -9,6 +9,8 @@ use tokio::sync::{OnceCell, watch};
 
 use super::api::{ApiClient, Nodes};
 use super::joining::Minions;
+use crate::backup::Place;
+use crate::backup::take::BeforeChange;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::machine::facts::Facts;
@@ -37,6 +39,12 @@ pub struct Context {
     pub minions: Option<Arc<dyn Minions>>,
     /// How long to wait for any one thing, if the user said so.
     pub patience: Option<Duration>,
+    /// Where masters keep the snapshots that they take of etcd.
+    pub backups: Place,
+    /// Where one goes that is taken before a change; none is taken without.
+    pub before_change: Option<BeforeChange>,
+    /// Whether this run is part of a restore, so that one that was begun does not stop it.
+    pub restoring: bool,
     hosts: watch::Sender<BTreeMap<String, Arc<Host>>>,
     changed: AtomicBool,
     api: OnceCell<ApiClient>,
@@ -97,6 +105,9 @@ impl Context {
             report,
             minions: None,
             patience: None,
+            backups: Place::default(),
+            before_change: None,
+            restoring: false,
             hosts: watch::Sender::default(),
             changed: AtomicBool::new(false),
             api: OnceCell::new(),
@@ -174,6 +185,14 @@ impl Context {
     /// Waits for the right to change etcd's members: etcd takes in one learner at a time.
     pub async fn members(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.members.lock().await
+    }
+
+    /// Has etcd backed up, once in this run, before something is done to its members, or it or an API server is restarted.
+    pub async fn back_up(&self) {
+        // The restore has seen to that.
+        let Some(before_change) = self.before_change.as_ref().filter(|_| !self.restoring) else { return };
+        let masters: Vec<Ssh> = self.masters().iter().filter_map(|host| host.ssh().ok().cloned()).collect();
+        before_change.once(&self.cluster, &self.pki, &masters, &self.report).await;
     }
 
     /// Who the masters are and what stands in front of them; waits until all of these have come (the provider's own deadline bounds that).

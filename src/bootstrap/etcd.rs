@@ -39,6 +39,13 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     span.waiting("all masters to say what data they have");
     let masters = context.connected_masters().await;
+    let restoring = masters.iter().find_map(|m| m.facts().ok()?.restoring.clone());
+    if let Some(snapshot) = restoring.filter(|_| !context.restoring) {
+        let name = &context.cluster.name;
+        return Err(Error::new(format!("the restore of etcd's snapshot {snapshot} was begun, and has not ended")).hint(format!(
+            "`kup etcd restore {snapshot} --name {name}` does it again and finishes it; so does any other snapshot"
+        )));
+    }
     let formed = |h: &Host| h.facts().is_ok_and(|facts| facts.etcd == EtcdData::Formed);
     if !masters.iter().any(|m| formed(m)) {
         // Nobody has ever had a leader, so that nothing is lost if a start that was cut short is done anew.
@@ -67,6 +74,9 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     span.waiting("the other members to agree on a leader");
     let (members, teller) = ask(context, others).await?;
     let mine = members.by_peer(&me);
+    if mine.is_none() || started.is_none() {
+        context.back_up().await;
+    }
     match (mine, started) {
         (Some(member), Some(Ok(word))) if !member.is_learner => return Ok(word),
         (Some(member), Some(Ok(_))) => return promote(context, host, &teller, member.id, span).await,

@@ -30,6 +30,7 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         facts: host.facts()?,
         images: &context.images,
         cloud: cloud.as_ref(),
+        backups: &context.backups,
     };
     let files = render(&node, &credentials)?;
     span.waiting("the machine to write them");

@@ -5,11 +5,15 @@ use std::time::Duration;
 use super::context::{Context, Host, Turn};
 use super::diagnose::Look;
 use crate::error::{Error, Result};
+use crate::machine::Role;
 use crate::machine::ssh::last_lines;
 use crate::templates;
 
 /// How long units may take to start: longer than any unit's own `TimeoutStartSec`.
 const START: Duration = Duration::from_secs(150);
+
+/// What holds the cluster's data and who writes it: backed up before these are restarted.
+const DATA: &[&str] = &["etcd.service", "kube-apiserver.service"];
 
 /// Starts `units` in order, restarting those whose files changed. Says what it did.
 ///
@@ -30,7 +34,7 @@ pub async fn start_holding(context: &Context, host: &Host, units: &[&str]) -> Re
 }
 
 async fn begin(context: &Context, host: &Host, before: &str, units: &[&str]) -> Result<(String, Option<Turn>)> {
-    if !context.takes_turns(host) {
+    if host.machine.role != Role::Master {
         let (_, word) = tell(context, host, "all", before, units).await?;
         return Ok((word, None));
     }
@@ -39,9 +43,12 @@ async fn begin(context: &Context, host: &Host, before: &str, units: &[&str]) -> 
     if !due {
         return Ok((word, None));
     }
-    let turn = context.turn().await;
+    if units.iter().any(|unit| DATA.contains(unit)) {
+        context.back_up().await;
+    }
+    let turn = if context.takes_turns(host) { Some(context.turn().await) } else { None };
     let (_, word) = tell(context, host, "restart", "", units).await?;
-    Ok((word, Some(turn)))
+    Ok((word, turn))
 }
 
 /// Runs the script on the machine. Says whether restarts are due, and what was done.

@@ -89,7 +89,7 @@ async fn bundle(version: Option<&str>) -> Result<Bundle> {
 async fn target(which: &TargetArgs, ui: &Ui) -> Result<(Engine, Vec<Machine>)> {
     let target = which.require(&ui.report).await?;
     let name = &target.id.name;
-    let provider = target.provider.local("kup image load")?;
+    let provider = target.provider.local("kup image load", "a registry serves images to machines elsewhere")?;
     let found = provider.discover(name).await?;
     let nodes = found.machines.into_iter().filter(|m| m.running && m.machine.role.is_node());
     let machines: Vec<Machine> = nodes.map(|m| m.machine).collect();

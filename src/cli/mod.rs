@@ -10,6 +10,7 @@ pub mod config;
 pub mod config_args;
 pub mod down;
 pub mod drive;
+pub mod etcd;
 pub mod gc;
 pub mod get;
 pub mod graph;
@@ -109,6 +110,7 @@ pub enum Command {
     Kubectl(kubectl::Args),
     Kubeconfig(kubeconfig::Args),
     Addons(addons::Args),
+    Etcd(etcd::Args),
     Image(image::Args),
     Iam(iam::Args),
     Bundle(bundle::Args),
@@ -125,6 +127,7 @@ impl Command {
             Command::Up(_) => Conduct { stream: true, interrupted: Some("`kup up` resumes, `kup down` removes") },
             Command::Down(_) => Conduct { stream: true, interrupted: Some("`kup down` goes on") },
             Command::Addons(args) => args.conduct(),
+            Command::Etcd(args) => args.conduct(),
             Command::Bundle(args) => args.conduct(),
             _ => Conduct::default(),
         }
@@ -145,6 +148,7 @@ impl Command {
             Command::Kubectl(args) => kubectl::run(args, ui).await,
             Command::Kubeconfig(args) => kubeconfig::run(args, ui).await,
             Command::Addons(args) => addons::run(args, ui).await,
+            Command::Etcd(args) => etcd::run(args, ui).await,
             Command::Image(args) => image::run(args, ui).await,
             Command::Iam(args) => iam::run(args, ui).await,
             Command::Bundle(args) => bundle::run(args, ui).await,

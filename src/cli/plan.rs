@@ -40,6 +40,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
                 patience: None,
                 break_lock: false,
                 command: String::new(),
+                restoring: false,
             };
             show(&up.plan(&up.provider()).await?, args.detailed_exitcode, ui)
         }

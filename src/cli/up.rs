@@ -58,7 +58,7 @@ pub struct Args {
 }
 
 /// A number and `s`, `m` or `h`; at least a second, at most a day.
-fn patience(text: &str) -> std::result::Result<Duration, String> {
+pub(super) fn patience(text: &str) -> std::result::Result<Duration, String> {
     let unit = match text.chars().last() {
         Some('s') => 1,
         Some('m') => 60,
@@ -101,6 +101,7 @@ impl Args {
             patience: self.timeout,
             break_lock: self.break_lock,
             command: std::env::args().collect::<Vec<_>>().join(" "),
+            restoring: false,
         })
     }
 }

@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 
 use super::objects::{self, Gathered};
-use super::{Scrub, Since, connect, silence};
+use super::{Scrub, Since, silence};
 use crate::error::{Context, Error, Result};
 use crate::provider::{Finder, FoundMachine};
 use crate::report::{Report, Span};
@@ -91,7 +91,7 @@ pub async fn write(
 /// A machine's part as its own script packs it.
 async fn gather(standing: &Standing, found: &FoundMachine, since: Option<&Since>, part: &Span) -> Result<Vec<u8>> {
     part.waiting("SSH");
-    let ssh = connect(standing, found).await?;
+    let ssh = standing.connect(found).await?;
     part.waiting("its files");
     let mut command = format!("sh -s -- '{}'", since.map(ToString::to_string).unwrap_or_default());
     for unit in units(found.machine.role) {

@@ -98,7 +98,7 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
                 found.extend(logins(&text));
             }
             match entry.file_name().to_str() {
-                Some("encryption.key") => found.push(text.trim().to_owned()),
+                Some("encryption.key" | "decryption.keys") => found.extend(text.lines().map(str::to_owned)),
                 // Its first half is its name, and no secret.
                 Some("bootstrap.token") => found.extend(text.trim().split_once('.').map(|(_, secret)| secret.to_owned())),
                 _ => {}
@@ -217,7 +217,9 @@ mod tests {
     #[test]
     fn all_keys_of_a_state_directory_are_known() {
         let dir = tempfile::tempdir().unwrap();
-        let pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
+        let mut pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
+        let other = "b3RoZXIgY2x1c3RlcidzIGtleSBvZiBTZWNyZXRzLi4=".to_owned();
+        pki.adopt(std::slice::from_ref(&other)).unwrap();
         let scrub = Scrub::of(dir.path()).unwrap();
         let body = |pem: &str| pem.lines().filter(|l| !l.starts_with("-----")).collect::<String>();
         for secret in [
@@ -225,6 +227,7 @@ mod tests {
             body(&pki.service_account.private),
             pki.encryption_key.clone(),
             pki.bootstrap_token.clone(),
+            other,
             STANDARD.encode(&pki.etcd.pair.key),
         ] {
             let left = String::from_utf8(scrub.clean(format!("x {secret} y").as_bytes())).unwrap();

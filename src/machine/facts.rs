@@ -34,6 +34,8 @@ pub struct Facts {
     pub bridge_nf: bool,
     /// What stands of an etcd.
     pub etcd: EtcdData,
+    /// The snapshot whose restore into etcd was begun and has not ended.
+    pub restoring: Option<String>,
 }
 
 /// What stands of an etcd on a machine.
@@ -92,6 +94,7 @@ impl Facts {
                 "begun" => EtcdData::Begun,
                 _ => EtcdData::None,
             },
+            restoring: values.get("restoring").filter(|name| !name.is_empty()).map(|name| (*name).to_owned()),
         };
         if facts.interface.is_empty() {
             return Err(Error::new("the machine has no route to other machines").hint("look at `ip route` on it"));

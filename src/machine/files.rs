@@ -10,6 +10,7 @@ use super::facts::Facts;
 use super::own::Own;
 use super::topology::{API_NAME, API_PORT, Peer, Topology};
 use super::{BUNDLE_DIR, InCloud, Role};
+use crate::backup::Place;
 use crate::bundle::{self, Manifest};
 use crate::cluster::Cluster;
 use crate::cluster::spec::ProviderKind;
@@ -80,6 +81,15 @@ pub struct MasterCredentials {
     pub service_account_pub: String,
     /// Encrypts Secrets in etcd, base64.
     pub encryption_key: String,
+    /// Those that only decrypt them: of other clusters whose snapshots were restored here.
+    pub decryption_keys: Vec<String>,
+}
+
+impl MasterCredentials {
+    /// All keys of Secrets: the one that encrypts them first.
+    fn encryption_keys(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.encryption_key).chain(&self.decryption_keys).map(String::as_str)
+    }
 }
 
 impl Credentials {
@@ -96,6 +106,7 @@ impl Credentials {
                 service_account_key: pki.service_account.private.clone(),
                 service_account_pub: pki.service_account.public.clone(),
                 encryption_key: pki.encryption_key.clone(),
+                decryption_keys: pki.decryption_keys.clone(),
             }),
         };
         let node = if role.is_node() { Some(NodeLogin::Issued(crate::pki::layout::node(pki, me)?)) } else { None };
@@ -148,6 +159,8 @@ pub struct Node<'a> {
     pub images: &'a Images,
     /// What a cloud says of it; none if it is in no cloud.
     pub cloud: Option<&'a Cloud>,
+    /// Where a master keeps etcd's snapshots.
+    pub backups: &'a Place,
 }
 
 /// What a cloud says of a machine.
@@ -198,6 +211,8 @@ pub struct Kind<'a> {
     pub images: &'a Images,
     /// Whether they are a cloud's.
     pub in_cloud: bool,
+    /// Where masters keep etcd's snapshots.
+    pub backups: &'a Place,
 }
 
 /// The values that templates may use.
@@ -216,7 +231,9 @@ struct Values<'a> {
     flannel_backend: &'static str,
     pause_image: &'a str,
     images: &'a BTreeMap<String, String>,
-    encryption_key: &'a str,
+    encryption_keys: Vec<&'a str>,
+    encryption_marks: Vec<String>,
+    backups: &'a Place,
 }
 
 #[derive(Serialize)]
@@ -245,8 +262,8 @@ const ETCD: &[&str] = &["etcd.service"];
 
 /// All files of one machine.
 pub fn render(node: &Node<'_>, credentials: &Credentials) -> Result<Vec<File>> {
-    let Node { cluster, topology, role, images, .. } = *node;
-    let kind = Kind { cluster, topology, role, images, in_cloud: node.cloud.is_some() };
+    let Node { cluster, topology, role, images, backups, .. } = *node;
+    let kind = Kind { cluster, topology, role, images, in_cloud: node.cloud.is_some(), backups };
     let mut files = render_as(&kind, &Own::of(node)?, credentials)?;
     if let Some(volume) = node.cloud.and_then(|cloud| cloud.etcd_volume.as_deref()) {
         files.extend(etcd_volume(volume)?);
@@ -279,6 +296,7 @@ fn etcd_volume(volume: &str) -> Result<Vec<File>> {
 /// All files of a machine of that kind, with these texts as its own.
 pub fn render_as(kind: &Kind<'_>, own: &Own, credentials: &Credentials) -> Result<Vec<File>> {
     let several = kind.topology.masters.len() > 1;
+    let keys: Vec<&str> = credentials.master.iter().flat_map(MasterCredentials::encryption_keys).collect();
     let values = Values {
         bundle: BUNDLE_DIR,
         cluster: kind.cluster,
@@ -296,7 +314,9 @@ pub fn render_as(kind: &Kind<'_>, own: &Own, credentials: &Credentials) -> Resul
         flannel_backend: if kind.in_cloud { "vxlan" } else { "host-gw" },
         pause_image: &kind.images.pause,
         images: &kind.images.all,
-        encryption_key: credentials.master.as_ref().map_or("", |m| &m.encryption_key),
+        encryption_marks: keys.iter().map(|key| crate::pki::mark(key)).collect(),
+        encryption_keys: keys,
+        backups: kind.backups,
     };
     let mut files = Files { values: &values, files: Vec::new() };
 
@@ -449,6 +469,10 @@ impl Files<'_, Values<'_>> {
         for unit in ["etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service"] {
             self.unit(unit)?;
         }
+        // Read anew at each of its runs.
+        self.template("/etc/kup/etcd-backup.sh", 0o600, "node/etcd-backup.sh", &[])?;
+        self.template("/etc/systemd/system/kup-etcd-backup.service", 0o644, "systemd/kup-etcd-backup.service", &[])?;
+        self.unit("kup-etcd-backup.timer")?;
         Ok(())
     }
 }

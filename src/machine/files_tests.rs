@@ -32,6 +32,7 @@ fn credentials(role: Role) -> Credentials {
             service_account_key: "KEY service-account\n".into(),
             service_account_pub: "PUBLIC KEY service-account\n".into(),
             encryption_key: "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=".into(),
+            decryption_keys: Vec::new(),
         }),
     }
 }
@@ -63,6 +64,7 @@ fn container() -> Facts {
         interface: "eth0".into(),
         bridge_nf: true,
         etcd: crate::machine::facts::EtcdData::None,
+        restoring: None,
     }
 }
 
@@ -91,7 +93,16 @@ fn rendered(masters: u8, minions: u16, me: usize, facts: &Facts) -> Vec<File> {
     let role = machines[me].role;
     let images = Images { pause: "registry.k8s.io/pause:3.10.2".into(), all: BTreeMap::new() };
     let me = Peer::from(&machines[me]);
-    let node = Node { cluster: &cluster, topology: &topology, me: &me, role, facts, images: &images, cloud: None };
+    let node = Node {
+        cluster: &cluster,
+        topology: &topology,
+        me: &me,
+        role,
+        facts,
+        images: &images,
+        cloud: None,
+        backups: &Place::Directory,
+    };
     render(&node, &credentials(role)).unwrap()
 }
 

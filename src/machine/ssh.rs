@@ -164,14 +164,38 @@ impl Ssh {
     where
         F: FnOnce() -> Result<Box<dyn Read + Send>> + Send + 'static,
     {
+        self.exec_between(command, open, Vec::new(), deadline).await.map(|(output, stdout)| Output { stdout, ..output })
+    }
+
+    /// As [`Ssh::exec`], with the output written to `sink` as it comes, on the blocking thread: for what doesn't fit in memory. The sink
+    /// comes back if all of it went well so far; what it got is whole only if it says so itself, since a cut link ends it too.
+    pub async fn exec_writing<W>(
+        &self,
+        command: &str,
+        input: impl Into<Vec<u8>>,
+        sink: W,
+        deadline: Duration,
+    ) -> Result<(Output, W)>
+    where
+        W: Write + Send + 'static,
+    {
+        let input = input.into();
+        self.exec_between(command, move || Ok(Box::new(std::io::Cursor::new(input))), sink, deadline).await
+    }
+
+    async fn exec_between<F, W>(&self, command: &str, open: F, mut sink: W, deadline: Duration) -> Result<(Output, W)>
+    where
+        F: FnOnce() -> Result<Box<dyn Read + Send>> + Send + 'static,
+        W: Write + Send + 'static,
+    {
         let shown = first_words(command);
         let command = as_root(&self.machine().user, command);
         let name = self.machine().name.clone();
         let work = self.blocking(move |inner, cut| {
             let (connected, channel) = inner.channel(cut)?;
-            let output = transact(&connected.session, channel, &command, open, deadline)?;
+            let output = transact(&connected.session, channel, &command, open, &mut sink, deadline)?;
             inner.put_back(connected);
-            Ok::<_, Error>(output)
+            Ok::<_, Error>((output, sink))
         });
         match tokio::time::timeout(deadline, work).await {
             Ok(outcome) => outcome.map_err(|e| e.within(format!("SSH to {name} failed"))),
@@ -275,9 +299,10 @@ impl Inner {
         keep_alive(&socket).map_err(|e| not_yet(&e))?;
         watch.watch(&socket)?;
         if host_key.is_empty() {
-            return Err(Refusal::Final(Error::new(format!("the SSH host key of {name} is not known, so that nothing is sent to it")).why(
-                "a minion on AWS says it in its Node, which is not there yet, or the API does not answer",
-            )));
+            return Err(Refusal::Final(
+                Error::new(format!("the SSH host key of {name} is not known, so that nothing is sent to it"))
+                    .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer"),
+            ));
         }
         let (algorithm, blob) =
             pinned(host_key).ok_or_else(|| Error::new(format!("the pinned SSH host key of {name} is not readable")))?;
@@ -315,7 +340,14 @@ impl Inner {
 }
 
 /// One command on an open session: sends the input, then reads both outputs to their ends.
-fn transact<F>(session: &Session, mut channel: ssh2::Channel, command: &str, open: F, deadline: Duration) -> Result<Output>
+fn transact<F>(
+    session: &Session,
+    mut channel: ssh2::Channel,
+    command: &str,
+    open: F,
+    sink: &mut impl Write,
+    deadline: Duration,
+) -> Result<Output>
 where
     F: FnOnce() -> Result<Box<dyn Read + Send>>,
 {
@@ -344,19 +376,19 @@ where
     }
     channel.send_eof().context("cannot end the input")?;
     session.set_timeout(millis(deadline));
-    let (stdout, stderr) = read_both(&mut channel)?;
+    let stderr = read_both(&mut channel, sink)?;
     channel.wait_close().context("the command's channel did not close")?;
     let status = channel.exit_status().context("the command's exit status is not known")?;
-    Ok(Output { status, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() })
+    Ok(Output { status, stdout: Vec::new(), stderr: String::from_utf8_lossy(&stderr).into_owned() })
 }
 
 /// Both outputs to their ends, one after the other. That is safe because what kup's commands say on standard error is far below
 /// the channel's window (2 MiB, `LIBSSH2_CHANNEL_WINDOW_DEFAULT`), which a command would have to fill to block.
-fn read_both(channel: &mut ssh2::Channel) -> Result<(Vec<u8>, Vec<u8>)> {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    channel.read_to_end(&mut stdout).context("cannot read a command's output")?;
+fn read_both(channel: &mut ssh2::Channel, sink: &mut impl Write) -> Result<Vec<u8>> {
+    let mut stderr = Vec::new();
+    std::io::copy(channel, sink).context("cannot read a command's output, or keep it")?;
     channel.stderr().read_to_end(&mut stderr).context("cannot read a command's errors")?;
-    Ok((stdout, stderr))
+    Ok(stderr)
 }
 
 /// Has the kernel notice a peer that is gone without a word. A proxy that answers for a peer is beyond this: deadlines are for that.

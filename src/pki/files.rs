@@ -30,6 +30,11 @@ impl Dir {
         private_dir(dir)?;
         Ok(Dir(dir.to_owned()))
     }
+
+    /// There, whether it exists or not: reading makes nothing.
+    pub fn at(dir: &Path) -> Dir {
+        Dir(dir.to_owned())
+    }
 }
 
 impl Files for Dir {

@@ -9,4 +9,4 @@ pub mod layout;
 pub mod store;
 
 pub use authority::{Authority, Leaf, Pair, Usage};
-pub use store::Pki;
+pub use store::{Pki, mark};

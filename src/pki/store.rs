@@ -1,7 +1,7 @@
 //! The PKI as it is kept: loads what is there, makes what is missing.
 //!
-//! `<authority>.{crt,key}`, `service-account.{key,pub}`, `encryption.key`, `bootstrap.token`, and `issued/<owner>/<name>.{crt,key,json}`,
-//! where the JSON says for what and by whom the certificate was issued and when it ends.
+//! `<authority>.{crt,key}`, `service-account.{key,pub}`, `encryption.key`, `decryption.keys` (one a line), `bootstrap.token`, and
+//! `issued/<owner>/<name>.{crt,key,json}`, where the JSON says for what and by whom the certificate was issued and when it ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +15,11 @@ use time::OffsetDateTime;
 use super::authority::{Authority, LEAF_VALIDITY, Leaf, Pair, RENEW_BEFORE};
 use super::files::{Dir, Files};
 use crate::error::{Context, Result};
+
+/// Where a cluster's own key of Secrets is.
+const ENCRYPTION: &str = "encryption.key";
+/// Where those are that it only decrypts with.
+const DECRYPTION: &str = "decryption.keys";
 
 /// The authorities, the service-account key and the encryption key of one cluster.
 pub struct Pki {
@@ -31,6 +36,8 @@ pub struct Pki {
     pub encryption_key: String,
     /// By which a machine that joins by itself asks for its certificates: `id.secret`, as Kubernetes wants it.
     pub bootstrap_token: String,
+    /// Other clusters' such keys, by which Secrets in their snapshots were encrypted that were restored here; newest first.
+    pub decryption_keys: Vec<String>,
 }
 
 /// The key that signs service-account tokens.
@@ -81,8 +88,25 @@ impl Pki {
             service_account: service_account_key(kept)?,
             encryption_key: encryption_key(kept)?,
             bootstrap_token: bootstrap_token(kept)?,
+            decryption_keys: decryption_keys(kept)?,
             files,
         })
+    }
+
+    /// All keys by which Secrets can be read: the cluster's own first.
+    pub fn secret_keys(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.encryption_key).chain(&self.decryption_keys)
+    }
+
+    /// Keeps other clusters' encryption keys, so that what was encrypted by them can be read here. Those that are known stay as they are.
+    pub fn adopt(&mut self, keys: &[String]) -> Result<()> {
+        let new: Vec<String> = keys.iter().filter(|key| self.secret_keys().all(|known| known != *key)).cloned().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        drop(self.decryption_keys.splice(0..0, new));
+        let text: String = self.decryption_keys.iter().map(|key| format!("{key}\n")).collect();
+        self.files.write(DECRYPTION, &text)
     }
 
     /// The certificate `name` of `owner` (a machine, or `cluster`), as it is if it still fits, else issued anew.
@@ -122,15 +146,31 @@ fn service_account_key(files: &dyn Files) -> Result<ServiceAccountKey> {
     Ok(made)
 }
 
+/// The keys by which Secrets of the cluster whose PKI is in `dir` can be read, its own first; none if there is no PKI. Makes nothing.
+pub fn secret_keys_in(dir: &Path) -> Result<Vec<String>> {
+    let files = Dir::at(dir);
+    let own = files.read(ENCRYPTION)?;
+    Ok(own.into_iter().chain(decryption_keys(&files)?).collect())
+}
+
+/// By which two keys can be told apart, and nothing be learnt of them: the beginning of a hash of 32 random bytes.
+pub fn mark(key: &str) -> String {
+    hex::encode(Sha256::digest(key.trim())).chars().take(16).collect()
+}
+
+fn decryption_keys(files: &dyn Files) -> Result<Vec<String>> {
+    let text = files.read(DECRYPTION)?.unwrap_or_default();
+    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
 fn encryption_key(files: &dyn Files) -> Result<String> {
-    let name = "encryption.key";
-    if let Some(key) = files.read(name)? {
+    if let Some(key) = files.read(ENCRYPTION)? {
         return Ok(key);
     }
     let mut bytes = [0_u8; 32];
     getrandom::fill(&mut bytes).context("cannot get random bytes from the kernel")?;
     let key = base64::engine::general_purpose::STANDARD.encode(bytes);
-    files.write(name, &key)?;
+    files.write(ENCRYPTION, &key)?;
     Ok(key)
 }
 
@@ -196,6 +236,23 @@ mod tests {
         let kept = again.leaf(&again.etcd, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap();
         fs::remove_file(dir.join("issued/m/apiserver.json")).unwrap();
         assert_ne!(again.leaf(&again.etcd, "m", "apiserver", &server(&["10.0.0.1", "10.0.0.2"])).unwrap(), kept);
+    }
+
+    #[test]
+    fn other_clusters_keys_are_kept_once_and_never_encrypt() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, other) = (dir.path().join("pki"), dir.path().join("other"));
+        let theirs = Pki::open(&other).unwrap().encryption_key;
+        let mut pki = Pki::open(&dir).unwrap();
+        let own = pki.encryption_key.clone();
+        for _ in 0..2 {
+            pki.adopt(&[theirs.clone(), own.clone()]).unwrap();
+        }
+        let again = Pki::open(&dir).unwrap();
+        assert_eq!(again.secret_keys().collect::<Vec<_>>(), [&own, &theirs]);
+        assert_eq!(secret_keys_in(&dir).unwrap(), [own.clone(), theirs.clone()]);
+        assert_eq!(secret_keys_in(&dir.join("none")).unwrap(), [] as [String; 0]);
+        assert!(mark(&own) != mark(&theirs) && mark(&own) == mark(&format!("{own}\n")) && !own.contains(&mark(&own)));
     }
 
     #[test]

@@ -20,13 +20,11 @@ impl AnyProvider {
     /// This host's.
     ///
     /// # Errors
-    /// It is another; `what` says what only this host can do.
-    pub fn local(&self, what: &str) -> Result<&LocalProvider> {
+    /// It is another; `what` says what only this host can do, and `instead` what can be done elsewhere.
+    pub fn local(self, what: &str, instead: &str) -> Result<LocalProvider> {
         match self {
             AnyProvider::Local(provider) => Ok(provider),
-            AnyProvider::Aws(_) => {
-                Err(Error::usage(format!("{what} only works for clusters on this host")).hint("a registry serves images to machines elsewhere"))
-            }
+            AnyProvider::Aws(_) => Err(Error::usage(format!("{what} only works for clusters on this host")).hint(instead)),
         }
     }
 }

@@ -57,6 +57,7 @@ pub(super) fn problems(seen: &Seen<'_>) -> Vec<Problem> {
     if let Some(etcd) = seen.etcd {
         of_etcd(etcd, &up, &mut all);
     }
+    of_backups(seen, &mut all);
     of_api(seen, &mut all);
     // Failures first; what was found first stays first, since it is nearer to the cause.
     all.sort_by_key(|p| p.severity == Severity::Warning);
@@ -160,6 +161,24 @@ fn of_etcd(etcd: &Etcd, up: &str, all: &mut Vec<Problem>) {
                 "the others go on without it as long as they are a majority",
             ));
         }
+    }
+}
+
+fn of_backups(seen: &Seen<'_>, all: &mut Vec<Problem>) {
+    if let Some((machine, snapshot)) = seen.machines.iter().find_map(|m| Some((m, m.restoring.as_ref()?))) {
+        let what = "a restore of etcd was begun, and has not ended".to_owned();
+        let next = format!("`kup etcd restore {snapshot} {}` does it again and finishes it", seen.id.flags());
+        all.push(failing(Some(&machine.name), what, None, Some(next)));
+    }
+    for machine in seen.machines.iter().filter(|m| !m.failed_backup.is_empty()) {
+        let name = &machine.name;
+        all.push(Problem {
+            severity: Severity::Warning,
+            machine: Some(name.clone()),
+            what: format!("the last snapshot of etcd on {name} failed"),
+            why: Some(machine.failed_backup.join("\n")),
+            next: Some(format!("`kup ssh {name} -- journalctl -u kup-etcd-backup -e` shows more")),
+        });
     }
 }
 
@@ -282,6 +301,8 @@ mod tests {
             disks: vec![Disk { mount: "/".into(), used_kib: 50, free_kib: 50 }],
             etcd: None,
             certificates: vec![certificate],
+            failed_backup: Vec::new(),
+            restoring: None,
         };
         let node = Node {
             name: "c-master-1".into(),
@@ -326,6 +347,8 @@ mod tests {
     fn each_thing_that_is_not_well_is_named() {
         assert_eq!(said(|m, _| m.running = false), ["Failing: machine c-master-1 is stopped"]);
         assert_eq!(said(|m, _| m.unreachable = Some("x".into())), ["Failing: machine c-master-1 does not answer"]);
+        assert_eq!(said(|m, _| m.failed_backup = vec!["x".into()]), ["Warning: the last snapshot of etcd on c-master-1 failed"]);
+        assert_eq!(said(|m, _| m.restoring = Some("etcd-x".into())), ["Failing: a restore of etcd was begun, and has not ended"]);
         assert_eq!(
             said(|m, _| (m.units[0].active, m.units[0].sub) = ("inactive".into(), "dead".into())),
             ["Failing: etcd on c-master-1 is inactive (dead)"]

@@ -67,6 +67,12 @@ pub struct MachineStatus {
     /// What its etcd says, if it is a master whose etcd answers.
     #[serde(skip)]
     pub etcd: Option<EtcdSaid>,
+    /// The last words of the snapshot of etcd that it took last, if that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed_backup: Vec<String>,
+    /// The snapshot whose restore into etcd was begun and has not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<String>,
 }
 
 /// A systemd unit.
@@ -137,6 +143,8 @@ impl MachineStatus {
             disks: Vec::new(),
             certificates: Vec::new(),
             etcd: None,
+            failed_backup: Vec::new(),
+            restoring: None,
         }
     }
 
@@ -195,6 +203,8 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
             ),
             "members" => said.members = Members::parse(rest).ok(),
             "member" => said.own = etcd::own(rest),
+            "backup" => status.failed_backup.push(rest.to_owned()),
+            "restoring" => status.restoring = Some(rest.to_owned()),
             "cert" => {
                 let pem = pems.entry(first).or_default();
                 pem.push_str(second);

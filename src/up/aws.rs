@@ -7,12 +7,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Outcome, Until, Up, access, access_to, first};
-use crate::aws::node_files::Content;
-use crate::aws::resource::network_interface::NetworkInterface;
-use crate::aws::{Aws, node_store};
 use crate::aws::census::{self, Billed, Thing};
 use crate::aws::lock::Lock;
+use crate::aws::node_files::Content;
 use crate::aws::prices::{Cost, Item, Prices, Usage};
+use crate::aws::resource::network_interface::NetworkInterface;
+use crate::aws::user_data::bucket_url;
+use crate::aws::{Aws, node_store};
+use crate::backup::store::Bucket;
+use crate::backup::take::BeforeChange;
+use crate::backup::{AnyStore, Place};
 use crate::bootstrap::{self, Context};
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -187,6 +191,9 @@ impl Up {
         let mut context = Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
         context.patience = self.patience;
         context.minions = Some(Arc::new(OfGroups(provider.aws.clone())));
+        context.restoring = self.restoring;
+        context.backups = backups(&provider.aws);
+        context.before_change = Some(BeforeChange::new(AnyStore::Bucket(Bucket::of(provider.aws.clone()))));
         bootstrap::run(&context, steps, machines).await?;
         Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }
@@ -237,6 +244,15 @@ impl Up {
             }
         };
         error.hint(format!("`{again}` goes on from here, `{}` removes it", down(aws)))
+    }
+}
+
+/// Where masters keep etcd's snapshots.
+fn backups(aws: &Aws) -> Place {
+    Place::Bucket {
+        url: bucket_url(&aws.bucket(), &aws.region, aws.s3_endpoint.as_deref()),
+        region: aws.region.clone(),
+        account: aws.identity.account.clone(),
     }
 }
 

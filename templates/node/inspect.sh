@@ -25,3 +25,5 @@ elif [ -e /var/lib/kup/etcd-formed ] || [ ! -e /var/lib/kup/etcd.env ]; then
 else
   say etcd begun
 fi
+# The snapshot whose restore was begun and has not ended.
+say restoring "$(cat /var/lib/kup/etcd-restore 2>/dev/null)"

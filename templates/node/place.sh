@@ -35,12 +35,14 @@ while read -r units path; do
   mv -fT "$path$new" "$path"
   printf '%s\n' "$path"
 done < due
-# Units that start at boot: the symbolic link that `systemctl enable` would make, without its reload.
-mkdir -p /etc/systemd/system/multi-user.target.wants
+# Units that start at boot, by something that they name: the symbolic link that `systemctl enable` would make, without its reload.
 while read -r mode kind units path; do
   case $path in
-    /etc/systemd/system/*.service)
-      link=/etc/systemd/system/multi-user.target.wants/${path##*/}
+    /etc/systemd/system/*.service | /etc/systemd/system/*.timer)
+      target=$(sed -n 's/^WantedBy=//p' "$path")
+      [ -n "$target" ] || continue
+      mkdir -p "/etc/systemd/system/$target.wants"
+      link=/etc/systemd/system/$target.wants/${path##*/}
       [ -L "$link" ] || ln -s "$path" "$link" ;;
   esac
 done < list

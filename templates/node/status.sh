@@ -42,5 +42,10 @@ if systemctl -q is-active etcd.service; then
   own=$(etcdctl endpoint status) && printf 'member %s\n' "$own" &
   wait
 fi
+# A master's own snapshots, and a restore that was begun and has not ended.
+if systemctl -q is-failed kup-etcd-backup.service; then
+  journalctl -q -u kup-etcd-backup.service -n 3 --no-pager -o cat | sed 's/^/backup /'
+fi
+[ ! -s /var/lib/kup/etcd-restore ] || sed 's/^/restoring /' /var/lib/kup/etcd-restore
 # The proof that this ran to its end.
 echo end

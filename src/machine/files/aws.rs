@@ -115,6 +115,7 @@ mod tests {
             interface: "ens5".into(),
             bridge_nf: true,
             etcd: EtcdData::None,
+            restoring: None,
         };
         let node = Node {
             cluster: &crate::cluster::defaults::cluster().unwrap(),
@@ -124,6 +125,7 @@ mod tests {
             facts: &facts,
             images: &Images { pause: "registry.k8s.io/pause:3.10.2".into(), all: BTreeMap::new() },
             cloud: None,
+            backups: &crate::backup::Place::Directory,
         };
         let certs = AwsCerts {
             cloud_controller: pair("cloud-controller"),
