@@ -275,9 +275,10 @@ impl Inner {
         keep_alive(&socket).map_err(|e| not_yet(&e))?;
         watch.watch(&socket)?;
         if host_key.is_empty() {
-            return Err(Refusal::Final(Error::new(format!("the SSH host key of {name} is not known, so that nothing is sent to it")).why(
-                "a minion on AWS says it in its Node, which is not there yet, or the API does not answer",
-            )));
+            return Err(Refusal::Final(
+                Error::new(format!("the SSH host key of {name} is not known, so that nothing is sent to it"))
+                    .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer"),
+            ));
         }
         let (algorithm, blob) =
             pinned(host_key).ok_or_else(|| Error::new(format!("the pinned SSH host key of {name} is not readable")))?;

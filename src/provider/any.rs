@@ -24,9 +24,8 @@ impl AnyProvider {
     pub fn local(&self, what: &str) -> Result<&LocalProvider> {
         match self {
             AnyProvider::Local(provider) => Ok(provider),
-            AnyProvider::Aws(_) => {
-                Err(Error::usage(format!("{what} only works for clusters on this host")).hint("a registry serves images to machines elsewhere"))
-            }
+            AnyProvider::Aws(_) => Err(Error::usage(format!("{what} only works for clusters on this host"))
+                .hint("a registry serves images to machines elsewhere")),
         }
     }
 }

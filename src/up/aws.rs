@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::{Outcome, Until, Up, access, access_to, first};
-use crate::aws::node_files::Content;
-use crate::aws::resource::network_interface::NetworkInterface;
-use crate::aws::{Aws, node_store};
 use crate::aws::census::{self, Billed, Thing};
 use crate::aws::lock::Lock;
+use crate::aws::node_files::Content;
 use crate::aws::prices::{Cost, Item, Prices, Usage};
+use crate::aws::resource::network_interface::NetworkInterface;
+use crate::aws::{Aws, node_store};
 use crate::bootstrap::{self, Context};
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -20,7 +20,7 @@ use crate::graph::{Entry, Resource as _};
 use crate::interrupt::Interrupt;
 use crate::kubeconfig;
 use crate::machine::Machine;
-use crate::machine::files::{Credentials, Images};
+use crate::machine::files::{self, Credentials, Images};
 use crate::machine::topology::{Peer, Topology};
 use crate::provider::aws::arrivals::Arrivals;
 use crate::provider::aws::minions::OfGroups;
@@ -175,6 +175,7 @@ impl Up {
         report: &Report,
     ) -> Result<(bool, Vec<Machine>)> {
         let bundle = Arc::new(self.bundle_of(plan, report).await?);
+        files::aws::check(&bundle.manifest)?;
         let images = Images::of(&bundle.manifest)?;
         let machines = first(machines).await;
         let (_, steps) = self.steps();
