@@ -273,8 +273,7 @@ impl Machines<'_> {
             interfaces.push(interface.clone());
             let gateway = self.network.gateway.clone();
             let public = graph.add(ElasticIp { name: name.clone(), interface: interface.clone(), gateway });
-            let volume =
-                graph.add(Volume { name: etcd_volume(&name), zone: zone_name.clone(), size: aws.etcd_volume });
+            let volume = graph.add(Volume { name: etcd_volume(&name), zone: zone_name.clone(), size: aws.etcd_volume });
             graph.add(Instance {
                 name,
                 instance_type: aws.masters.instance_type.clone(),

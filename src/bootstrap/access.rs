@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(secret.data["stringData"]["token-secret"], "abcdefghijkmnpqr");
         let group = &secret.data["stringData"]["auth-extra-groups"];
         let bound: Vec<_> = objects.iter().filter(|o| o.data.pointer("/subjects/0/name") == Some(group)).collect();
-        assert_eq!(bound.len(), 2, "the group may ask, and what it asks is approved");
+        assert_eq!(bound.len(), 1, "the group may ask, and what it asks is approved");
         assert!(join("no-token").is_err());
     }
 }

@@ -107,9 +107,12 @@ fn given_up(name: &str, line: &str, console: &str) -> Error {
 }
 
 async fn late(source: &dyn Minions, name: Option<&str>, why: &str, limit: Duration) -> Error {
-    let error = Error::new(format!("not all minions have joined within {} s", limit.as_secs())).why(format!("the last wait was for {why}"));
+    let error = Error::new(format!("not all minions have joined within {} s", limit.as_secs()))
+        .why(format!("the last wait was for {why}"));
     let Some(name) = name else {
-        return error.hint("the activities of the Auto Scaling group say why it makes no machine: `aws autoscaling describe-scaling-activities`");
+        return error.hint(
+            "the activities of the Auto Scaling group say why it makes no machine: `aws autoscaling describe-scaling-activities`",
+        );
     };
     // What can't be asked is no reason to hide what is known.
     let console = source.console(name).await.unwrap_or_default();
@@ -134,7 +137,8 @@ mod tests {
     #[test]
     fn only_ready_nodes_of_machines_that_are_there_count() {
         let there: BTreeMap<String, String> = ["i-1", "i-2", "i-3"].map(|name| (name.to_owned(), "InService".to_owned())).into();
-        let nodes: Nodes = [("i-1", "True"), ("i-2", "False"), ("i-9", "True")].map(|(name, ready)| (name.to_owned(), node(ready))).into();
+        let nodes: Nodes =
+            [("i-1", "True"), ("i-2", "False"), ("i-9", "True")].map(|(name, ready)| (name.to_owned(), node(ready))).into();
         let waiting = waiting(&there, &nodes);
         assert_eq!(waiting.keys().collect::<Vec<_>>(), ["i-2", "i-3"]);
         assert!(waiting["i-3"].contains("InService"));
@@ -142,7 +146,11 @@ mod tests {
 
     #[test]
     fn who_gave_up_is_named_with_its_own_words() {
-        let error = given_up("i-1", "[   12.3] kup: gave up after 180 s: no credentials", "boot\n[   12.3] kup: gave up after 180 s: no credentials");
+        let error = given_up(
+            "i-1",
+            "[   12.3] kup: gave up after 180 s: no credentials",
+            "boot\n[   12.3] kup: gave up after 180 s: no credentials",
+        );
         assert!(error.to_string().contains("because: it gave up after 180 s: no credentials\n"), "{error}");
     }
 }

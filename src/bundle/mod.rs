@@ -62,7 +62,8 @@ impl Arch {
     /// Another than the two.
     pub fn of_machine(word: &str) -> Result<Arch> {
         [Arch::Amd64, Arch::Arm64].into_iter().find(|arch| arch.machine() == word || arch.as_str() == word).ok_or_else(|| {
-            Error::usage(format!("machines of the architecture {word} have no bundle")).hint("choose an image for x86_64 or arm64")
+            Error::usage(format!("machines of the architecture {word} have no bundle"))
+                .hint("choose an image for x86_64 or arm64")
         })
     }
 

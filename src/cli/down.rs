@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::Ui;
 use super::target::{Target, TargetArgs, Which};
-use crate::provider::LocalProvider;
 use crate::aws::leftovers::Volumes;
 use crate::down;
 use crate::error::{Error, Kind, Result};
+use crate::provider::LocalProvider;
 
 pub(super) mod aws;
 

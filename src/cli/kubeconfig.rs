@@ -6,8 +6,8 @@ use super::Ui;
 use super::target::TargetArgs;
 use crate::error::{Error, Result};
 use crate::kubeconfig::{self, Access};
-use crate::state::write_atomic;
 use crate::provider::Finder as _;
+use crate::state::write_atomic;
 use crate::{standing, up};
 
 /// Print a cluster's kubeconfig, merge it into yours, or write it to a file

@@ -33,13 +33,21 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let found = standing::find(&target.id, &target.provider).await?;
     let FoundMachine { machine, running } = standing::pick(&target.id, &found.machines, &args.node)?;
     if !running {
-        return Err(Error::new(format!("machine {} is stopped", machine.name))
-            .hint(format!("`kup up {}` starts it", target.id.flags())));
+        return Err(
+            Error::new(format!("machine {} is stopped", machine.name)).hint(format!("`kup up {}` starts it", target.id.flags()))
+        );
     }
     if machine.host_key.is_empty() {
-        return Err(Error::new(format!("the SSH host key of {} is not known, so that nobody can tell whether it is the right one", machine.name))
-            .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer")
-            .hint(format!("`kup status {0}` shows the Nodes, `kup logs {0} {1}` what the machine's console says", target.id.flags(), machine.name)));
+        return Err(Error::new(format!(
+            "the SSH host key of {} is not known, so that nobody can tell whether it is the right one",
+            machine.name
+        ))
+        .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer")
+        .hint(format!(
+            "`kup status {0}` shows the Nodes, `kup logs {0} {1}` what the machine's console says",
+            target.id.flags(),
+            machine.name
+        )));
     }
     let key = saved::login_key_path(&target.id, &target.provider.config(&target.id).await?)?;
     // ssh reads it after kup is gone, so it isn't a temporary file; it goes with the cluster.

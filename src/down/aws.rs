@@ -19,8 +19,8 @@ use crate::provider::ClusterId;
 use crate::provider::aws::AwsProvider;
 use crate::report::Report;
 use crate::state;
-use crate::up::context_name;
 use crate::up::aws::{cost, down};
+use crate::up::context_name;
 
 /// The kind whose thing holds the lock, and therefore goes last.
 const BUCKET: &str = "bucket";

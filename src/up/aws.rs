@@ -24,7 +24,7 @@ use crate::graph::{Entry, Resource as _};
 use crate::interrupt::Interrupt;
 use crate::kubeconfig;
 use crate::machine::Machine;
-use crate::machine::files::{Credentials, Images};
+use crate::machine::files::{self, Credentials, Images};
 use crate::machine::topology::{Peer, Topology};
 use crate::provider::aws::arrivals::Arrivals;
 use crate::provider::aws::minions::OfGroups;
@@ -179,6 +179,7 @@ impl Up {
         report: &Report,
     ) -> Result<(bool, Vec<Machine>)> {
         let bundle = Arc::new(self.bundle_of(plan, report).await?);
+        files::aws::check(&bundle.manifest)?;
         let images = Images::of(&bundle.manifest)?;
         let machines = first(machines).await;
         let (_, steps) = self.steps();

@@ -43,7 +43,9 @@ impl World {
 
     async fn script(&self, words: &[&str]) -> Check<String> {
         let port = self.port.to_string();
-        run(Command::new(script()).args(words).args(["--port", &port]), None).await?.ok(&format!("aws-emulator {}", words.join(" ")))
+        run(Command::new(script()).args(words).args(["--port", &port]), None)
+            .await?
+            .ok(&format!("aws-emulator {}", words.join(" ")))
     }
 
     /// Runs kup as this user, with directories of their own; only the cache, where the bundle is, is shared.
@@ -77,7 +79,8 @@ impl World {
     /// EC2, as anybody calls it.
     pub async fn ec2(&self) -> aws_sdk_ec2::Client {
         let of = |name: &str| self.aws.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
-        let login = aws_sdk_ec2::config::Credentials::new(of("AWS_ACCESS_KEY_ID"), of("AWS_SECRET_ACCESS_KEY"), None, None, "test");
+        let login =
+            aws_sdk_ec2::config::Credentials::new(of("AWS_ACCESS_KEY_ID"), of("AWS_SECRET_ACCESS_KEY"), None, None, "test");
         let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
             .region(aws_config::Region::new(REGION))
             .endpoint_url(of("AWS_ENDPOINT_URL"))
@@ -101,7 +104,10 @@ impl World {
 
     /// What of this emulator is on the host: containers and links.
     pub async fn on_the_host(&self) -> Check<String> {
-        let line = format!("podman ps -aq --filter name=kup-aws-{0}-; ip -o link | grep kupaws{0} || :; ip netns | grep -- -{0} || :", self.port);
+        let line = format!(
+            "podman ps -aq --filter name=kup-aws-{0}-; ip -o link | grep kupaws{0} || :; ip netns | grep -- -{0} || :",
+            self.port
+        );
         run(Command::new("sh").args(["-c", &line]), None).await?.ok("looking at the host")
     }
 }

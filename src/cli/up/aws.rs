@@ -131,7 +131,8 @@ fn told(made: &Made, provider: &AwsProvider, until: &str) -> (String, String, Va
     match made {
         Made::Infrastructure { changed } => {
             let word = if *changed { "Everything that" } else { "As before, everything that" };
-            let head = format!("{word} cluster {name} needs on AWS stands in {region}; Kubernetes is not started on its machines.");
+            let head =
+                format!("{word} cluster {name} needs on AWS stands in {region}; Kubernetes is not started on its machines.");
             let next = format!("\n  kup up {flags}\n  {down}");
             (head, next, json!({ "cluster": name, "stoppedAfter": "infrastructure", "changed": changed }))
         }

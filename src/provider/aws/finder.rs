@@ -11,13 +11,13 @@ use kube::api::{Api, ListParams};
 use super::secrets::Secrets;
 use super::{AwsProvider, arrivals, kept};
 use crate::aws::fault::Explain as _;
-use crate::aws::watch::state_of;
 use crate::aws::resource::elastic_ip::ElasticIp;
 use crate::aws::resource::instance::Instance;
 use crate::aws::resource::load_balancer::LoadBalancer;
 use crate::aws::resource::volume::Volume;
 use crate::aws::resource::{self, instance};
 use crate::aws::tags::{self, HOST_KEY};
+use crate::aws::watch::state_of;
 use crate::bootstrap::Minions as _;
 use crate::bootstrap::api::ApiClient;
 use crate::cluster::Cluster;
@@ -44,11 +44,8 @@ impl Finder for AwsProvider {
         let provider = self.of_cluster(name);
         let mut kinds = resource::kinds();
         kinds.retain(|kind| OF_MASTERS.contains(&kind.name));
-        let (kept, found, minions) = tokio::try_join!(
-            kept::load(&provider.aws),
-            graph::resource::list_all(&kinds, &provider.aws),
-            minions(&provider)
-        )?;
+        let (kept, found, minions) =
+            tokio::try_join!(kept::load(&provider.aws), graph::resource::list_all(&kinds, &provider.aws), minions(&provider))?;
         let route = kept.as_ref().map_or(Route::Public, |kept| kept.cluster.aws.ssh.address);
         let user = kept.as_ref().and_then(|kept| kept.image.as_ref()).map_or("admin", |image| image.user.as_str());
         let masters = arrivals::standing(&provider.aws, &found, route, user)?;
