@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path as Part, Query, State};
+use axum::extract::{Path as Part, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, put};
 use kup::backup::{Backup, Place, Ranges, retain, told};
@@ -60,12 +60,10 @@ async fn delete_object(State(world): State<World>, Part(key): Part<String>, head
     StatusCode::NO_CONTENT
 }
 
-async fn list(
-    State(world): State<World>,
-    Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
-) -> Result<String, StatusCode> {
+async fn list(State(world): State<World>, RawQuery(query): RawQuery, headers: HeaderMap) -> Result<String, StatusCode> {
     signed(&headers)?;
+    let url = reqwest::Url::parse(&format!("http://bucket/?{}", query.unwrap_or_default())).unwrap();
+    let query: BTreeMap<_, _> = url.query_pairs().into_owned().collect();
     if query.get("list-type").map(String::as_str) != Some("2") {
         return Err(StatusCode::BAD_REQUEST);
     }
