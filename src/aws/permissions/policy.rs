@@ -197,7 +197,7 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     let anything = || vec!["*".to_owned()];
     add("Look", actions(&of(Part::Look)), anything(), Value::Null);
     let parameters = format!("arn:{}:ssm:{}::parameter/aws/service/*", whose.partition, whose.region);
-    add("FindImages", actions(&of(Part::Parameters)), vec![parameters], Value::Null);
+    add("Images", actions(&of(Part::Parameters)), vec![parameters], Value::Null);
 
     let make = actions(&of(Part::Make));
     let tagged = json!({"StringEquals": {format!("aws:RequestTag/{}", tags::CLUSTER): cluster}});
@@ -231,7 +231,7 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     let linked = of(Part::LinkedRoles);
     let services = linked_services(&linked);
     let paths = vec![format!("{}:role/aws-service-role/*", whose.global("iam"))];
-    add("LinkedRoles", actions(&linked), paths, json!({"StringEquals": {"iam:AWSServiceName": services}}));
+    add("Linked", actions(&linked), paths, json!({"StringEquals": {"iam:AWSServiceName": services}}));
     let bucket = whose.arn_of_bucket();
     add("Bucket", actions(&of(Part::Bucket)), vec![bucket.clone(), format!("{bucket}/*")], Value::Null);
     Document { version: "2012-10-17", statement }
