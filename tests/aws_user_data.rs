@@ -1,5 +1,5 @@
 //! A minion's first boot, up to the node script, as `sh` and `curl` run it: against a small metadata service and a small bucket.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub)]
 
 use std::path::Path;
 use std::process::Output;

@@ -67,6 +67,7 @@ impl Archive {
         header.set_mode(mode);
         header.set_uid(0);
         header.set_gid(0);
+        header.set_mtime(0);
         header.set_entry_type(tar::EntryType::Regular);
         self.0.append_data(&mut header, path, contents).with_context(|| format!("cannot add {path} to an archive"))
     }

@@ -5,12 +5,14 @@ umask 077
 imds='http://169.254.169.254'
 bucket='https://kup-81f175e160a0-aws-minimal.s3.us-west-2.amazonaws.com'
 region='us-west-2'
+account='123456789012'
 dir='/var/lib/kup/boot'
 patience=180
 mkdir -p "$dir"
 cat > "$dir/settings" <<'END'
 cluster=aws-minimal
 region=us-west-2
+account=123456789012
 bucket=https://kup-81f175e160a0-aws-minimal.s3.us-west-2.amazonaws.com
 group=minions
 END
@@ -35,11 +37,12 @@ login() {
 	key=$(field AccessKeyId) secret=$(field SecretAccessKey) session=$(field Token)
 	[ -n "$key" ] && [ -n "$secret" ]
 }
+# get OBJECT FILE [SECONDS]: from the cluster's bucket, by the machine's own role (imds.sh). $why is what went wrong.
 get() {
 	why="$1 can't be had from the bucket yet"
-	code=$(printf 'user = "%s:%s"\nheader = "x-amz-security-token: %s"\nheader = "x-amz-content-sha256: %s"\n' "$key" "$secret" "$session" \
-		e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 |
-		curl -s -m 60 -K - --aws-sigv4 "aws:amz:$region:s3" -o "$2" -w '%{http_code}' "$bucket/$1") || :
+	code=$(printf 'user = "%s:%s"\nheader = "x-amz-security-token: %s"\nheader = "x-amz-content-sha256: %s"\nheader = "x-amz-expected-bucket-owner: %s"\n' \
+		"$key" "$secret" "$session" e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 "$account" |
+		curl -s -m "${3:-60}" -K - --aws-sigv4 "aws:amz:$region:s3" -o "$2" -w '%{http_code}' "$bucket/$1") || code="$code, curl $?"
 	[ "$code" = 200 ] && return
 	why="$why (HTTP $code)"
 	return 1
