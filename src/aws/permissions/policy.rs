@@ -211,7 +211,7 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     add("TagRules", actions(&of(Part::TagRules)), vec![format!("{ec2}:security-group-rule/*")], rules);
     let (balancers, elb) = (of(Part::TagBalancers), whose.regional("elasticloadbalancing"));
     let by = json!({"StringLike": {"elasticloadbalancing:CreateAction": "*"}});
-    add("TagBalancers", actions(&balancers), vec![format!("{elb}:*/*")], by);
+    add("TagElb", actions(&balancers), vec![format!("{elb}:*/*")], by);
     let tagged = json!({"StringEquals": {format!("aws:ResourceTag/{}", tags::CLUSTER): cluster}});
     add("Change", change.clone(), regions(whose, &change), tagged);
     let sweep = actions(&of(Part::Sweep));
@@ -227,7 +227,7 @@ fn document(whose: &Whose, all: &[Requirement]) -> Document {
     let to = json!({"StringEquals": {"iam:PassedToService": ec2}});
     // Of a cluster's roles there are only its masters' and its minions'.
     let roles = vec![whose.below_path("role")];
-    add("PassRoles", actions(&of(Part::PassRoles)), roles, to);
+    add("Pass", actions(&of(Part::PassRoles)), roles, to);
     let linked = of(Part::LinkedRoles);
     let services = linked_services(&linked);
     let paths = vec![format!("{}:role/aws-service-role/*", whose.global("iam"))];
@@ -243,7 +243,7 @@ fn actions(uses: &[Use]) -> Vec<&'static str> {
 
 /// The first words of actions that are put together where there are several, since a policy has no room for all of them: those that tell
 /// nothing secret, and those that come with a condition or a narrow resource, so that they find nothing but what is the cluster's.
-const TOGETHER: [&str; 6] = ["Delete", "Describe", "Detach", "Modify", "Put", "Tag"];
+const TOGETHER: [&str; 8] = ["Associate", "Delete", "Describe", "Detach", "Disassociate", "Modify", "Put", "Tag"];
 
 /// As [`TOGETHER`], but never on anything.
 const NARROW: [&str; 2] = ["Get", "List"];
