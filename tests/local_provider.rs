@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use kup::cluster::Cluster;
 use kup::cluster::spec::{BundleRoute, EngineChoice, ProviderKind, Subnet};
 use kup::machine::{BundleAccess, Machine, Role};
+use kup::provider::Finder as _;
 use kup::provider::local::engine::{Engine, EngineKind};
 use kup::provider::local::{keys, load, names, user_key};
 use kup::provider::{ClusterId, LocalProvider, Provider, Verb};
