@@ -110,5 +110,10 @@ async fn a_cluster_lives_on_aws() -> Check {
     world.kup(&["down", "--provider", "aws", "-y", "--name", NAME]).await?.ok("kup down")?;
     let after = world.dump().await?;
     ensure!(after == before, "down left something:\n{after:#}");
+    eventually("no machine is left", async || {
+        let left = world.containers().await?;
+        Ok(if left.trim().is_empty() { Ok(()) } else { Err(left) })
+    })
+    .await?;
     Ok(())
 }

@@ -144,7 +144,11 @@ impl Machine {
             let file = manifest.files.iter().find(|file| file.path == path).unwrap();
             self.world.put(&object(file), gzip(contents.as_bytes()));
         }
-        let topology = Topology { masters: vec![Peer { name: "m".into(), address: [172, 20, 0, 10].into() }], balancer: None };
+        let topology = Topology {
+            masters: vec![Peer { name: "m".into(), address: [172, 20, 0, 10].into() }],
+            balancer: None,
+            called: Vec::new(),
+        };
         let credentials =
             Credentials { cluster_ca: cluster_ca.into(), node: Some(NodeLogin::Token(BOOTSTRAP.into())), master: None };
         let cluster = kup::cluster::defaults::cluster().unwrap();
