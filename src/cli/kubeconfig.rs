@@ -25,6 +25,8 @@ pub struct Args {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let target = args.target.require(&ui.report).await?;
     standing::find(&target.id, &target.provider).await?;
+    // Of a cluster that was made elsewhere this says the most.
+    target.provider.config(&target.id).await?;
     let pki = target.provider.pki(&target.id).await?;
     let access = up::access(&target.id, &pki, &target.provider).await?;
     give(&args.to, &access, ui).await
