@@ -60,6 +60,7 @@ pub trait Store: Sync {
 
 /// A store of either kind.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum AnyStore {
     /// On this host.
     Directory(Directory),

@@ -190,7 +190,7 @@ mod tests {
         // Killed between the two files, and in the middle of one.
         fs::remove_file(store.0.join(about(SECOND))).unwrap();
         fs::write(store.0.join(".kup-abc"), "half").unwrap();
-        assert_eq!(store.list().await.unwrap().backups, [first.clone()]);
+        assert_eq!(store.list().await.unwrap().backups, std::slice::from_ref(&first));
         kept(&store, SECOND).await;
         assert!(!store.0.join(".kup-abc").exists(), "what a kill left goes with the next");
         fs::copy(store.0.join(data(SECOND)), store.0.join(data("etcd-20250103T000000Z-3-timer"))).unwrap();
