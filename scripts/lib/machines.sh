@@ -20,9 +20,22 @@ run_machines() {
     PYTHONPATH=$CLOUD "$python" -B -m machines "$1" "$PORT" "${@:2}"
 }
 
+# What all machines on this host share: a master takes 32 inotify instances and a minion 14, and Debian allows 128 in all.
+INOTIFY_INSTANCES=1024
+
+# Raises that limit until the next boot, if it is smaller.
+raise_inotify() {
+    local file=/proc/sys/fs/inotify/max_user_instances
+    (($(cat "$file") < INOTIFY_INSTANCES)) || return 0
+    echo "$INOTIFY_INSTANCES" >"$file" || die "fs.inotify.max_user_instances is $(cat "$file"), too few for machines, and can't be raised" \
+        "sysctl -w fs.inotify.max_user_instances=$INOTIFY_INSTANCES"
+    echo "raised fs.inotify.max_user_instances to $INOTIFY_INSTANCES until the next boot" >&2
+}
+
 # Before the emulator: its machines' image, and the link by whose address the API is reached.
 prepare_machines() {
     local dir=$1
+    raise_inotify
     (umask 077 && mkdir -p "$dir/instances" "$dir/volumes")
     "$CLOUD/machine-image/build" "$CACHE" >"$dir/image" || return
     run_machines link "$dir" >"$dir/link"
