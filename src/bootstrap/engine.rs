@@ -30,6 +30,13 @@ pub struct Step {
     pub run: Run,
 }
 
+impl Step {
+    /// Whether it runs for clusters of this provider.
+    pub fn is_for(&self, provider: ProviderKind) -> bool {
+        self.only.is_none_or(|only| only == provider)
+    }
+}
+
 /// Where a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum On {
@@ -183,7 +190,7 @@ impl Spans<'_> {
 /// As many machines must come as the cluster's config asks for; the channel's end before that is the provider's failure, which its
 /// own future reports.
 pub async fn run(context: &Context, steps: &[Step], mut machines: mpsc::UnboundedReceiver<Machine>) -> Result<()> {
-    let for_us = |step: &&Step| step.only.is_none_or(|only| only == context.cluster.provider);
+    let for_us = |step: &&Step| step.is_for(context.cluster.provider);
     let steps: Vec<&Step> = steps.iter().filter(for_us).collect();
     let steps = steps.as_slice();
     let board =

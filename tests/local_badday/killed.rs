@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kup::bootstrap::{On, STEPS, Step};
+use kup::cluster::spec::ProviderKind;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -15,7 +16,7 @@ use crate::{Day, ensure};
 
 /// The steps at whose ends kup is killed: those that a cluster of one master has.
 pub fn steps() -> Vec<&'static Step> {
-    STEPS.iter().filter(|step| step.on != On::Balancers).collect()
+    STEPS.iter().filter(|step| step.on != On::Balancers && step.is_for(ProviderKind::Local)).collect()
 }
 
 /// When to kill.
