@@ -11,6 +11,9 @@ use crate::report::Span;
 /// How long a machine that runs may take until it lets kup in.
 const DEADLINE: Duration = Duration::from_secs(90);
 
+/// How long loading a module may take.
+const MODULE: Duration = Duration::from_secs(20);
+
 pub(super) const STEP: Step = Step {
     name: "connect",
     title: "connections",
@@ -29,6 +32,10 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let ssh = Ssh::connect_telling(&host.machine, &context.login, deadline, seen).await.map_err(|e| e.hint(anew()))?;
     span.waiting("the volume for etcd's data");
     volume::mount(&ssh, &host.machine).await?;
+    if host.machine.cloud.is_some() {
+        // A stock image has not loaded it yet, and the facts ask for it. Whether it is there then is their business.
+        ssh.exec("modprobe -q br_netfilter", "", MODULE).await?;
+    }
     span.waiting("what the machine is like");
     let facts = Facts::of(&ssh).await?;
     let wanted = context.bundle.manifest.arch.machine();

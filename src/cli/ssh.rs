@@ -9,7 +9,7 @@ use super::nodes::{become_program, owner};
 use super::target::TargetArgs;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::machine::ssh::quoted;
+use crate::machine::ssh::{quoted, unknown_host_key};
 use crate::provider::{Finder as _, FoundMachine};
 use crate::{saved, standing, state};
 
@@ -38,12 +38,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         );
     }
     if machine.host_key.is_empty() {
-        return Err(Error::new(format!(
-            "the SSH host key of {} is not known, so that nobody can tell whether it is the right one",
-            machine.name
-        ))
-        .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer")
-        .hint(format!(
+        return Err(unknown_host_key(&machine.name).hint(format!(
             "`kup status {0}` shows the Nodes, `kup logs {0} {1}` what the machine's console says",
             target.id.flags(),
             machine.name

@@ -299,10 +299,7 @@ impl Inner {
         keep_alive(&socket).map_err(|e| not_yet(&e))?;
         watch.watch(&socket)?;
         if host_key.is_empty() {
-            return Err(Refusal::Final(
-                Error::new(format!("the SSH host key of {name} is not known, so that nothing is sent to it"))
-                    .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer"),
-            ));
+            return Err(Refusal::Final(unknown_host_key(name)));
         }
         let (algorithm, blob) =
             pinned(host_key).ok_or_else(|| Error::new(format!("the pinned SSH host key of {name} is not readable")))?;
@@ -414,6 +411,12 @@ fn first_words(command: &str) -> String {
 pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().join("\n")
+}
+
+/// Why nobody logs in to a machine whose host key is not known.
+pub fn unknown_host_key(machine: &str) -> Error {
+    Error::new(format!("the SSH host key of {machine} is not known, so that nothing is sent to it"))
+        .why("a minion on AWS says it in its Node, which is not there yet, or the API does not answer")
 }
 
 /// A command as root runs it, whoever logs in: images of clouds let nobody in as root.

@@ -77,7 +77,10 @@ impl Up {
 
     /// Does what the plan says, and makes a cluster of the machines as they come.
     async fn cluster_of(&self, provider: &AwsProvider, plan: &AwsPlan, secrets: Secrets, report: &Report) -> Result<Outcome> {
-        self.shrink(provider, plan, &secrets, report).await?;
+        // Before anything is made: minions give up after three minutes without what the bundle's manifest names, and machines are paid for.
+        let bundle = Arc::new(self.bundle_of(plan, report).await?);
+        files::aws::check(&bundle.manifest)?;
+        self.shrink(provider, plan, &secrets, &bundle, report).await?;
         let (things, arriving) = mpsc::unbounded_channel();
         let (sender, machines) = mpsc::unbounded_channel();
         let (interfaces, placed) = mpsc::unbounded_channel();
@@ -98,8 +101,8 @@ impl Up {
             tokio::try_join!(
                 made,
                 arrivals.masters(arriving, sender),
-                self.publish(provider, plan, &secrets, placed, report),
-                self.bootstrap_on_aws(provider, plan, &secrets, machines, report)
+                self.publish(provider, &bundle, &secrets, placed, report),
+                self.bootstrap_on_aws(provider, &bundle, &secrets, machines, report)
             )
         };
         let work = work.await;
@@ -120,14 +123,20 @@ impl Up {
     }
 
     /// Takes minions out of groups that become smaller or go, once their pods have moved.
-    async fn shrink(&self, provider: &AwsProvider, plan: &AwsPlan, secrets: &Secrets, report: &Report) -> Result<()> {
+    async fn shrink(
+        &self,
+        provider: &AwsProvider,
+        plan: &AwsPlan,
+        secrets: &Secrets,
+        bundle: &Bundle,
+        report: &Report,
+    ) -> Result<()> {
         let surplus = shrink::surplus(&plan.plan)?;
         if surplus.is_empty() {
             return Ok(());
         }
-        let bundle = self.bundle_of(plan, report).await?;
         let access = access(&self.id(), &secrets.pki, provider).await?;
-        retire::from_groups(&provider.aws, &surplus, &bundle, &access, self.patience, report).await
+        retire::from_groups(&provider.aws, &surplus, bundle, &access, self.patience, report).await
     }
 
     async fn bundle_of(&self, plan: &AwsPlan, report: &Report) -> Result<Bundle> {
@@ -139,7 +148,7 @@ impl Up {
     async fn publish(
         &self,
         provider: &AwsProvider,
-        plan: &AwsPlan,
+        bundle: &Arc<Bundle>,
         secrets: &Secrets,
         mut placed: mpsc::UnboundedReceiver<Entry>,
         report: &Report,
@@ -154,7 +163,6 @@ impl Up {
         }
         masters.sort_by(|a, b| a.name.cmp(&b.name));
         let topology = Topology { masters, balancer: None, called: Vec::new() };
-        let bundle = Arc::new(self.bundle_of(plan, report).await?);
         let credentials = Credentials::of_joining(&secrets.pki);
         let content = Content::new(&self.cluster, &topology, &bundle.manifest, &credentials)?;
         let due = node_store::look(&provider.aws, content).await?;
@@ -162,7 +170,7 @@ impl Up {
             return Ok(());
         }
         let span = report.step("what minions start from");
-        match due.write(&provider.aws, &bundle, &span).await {
+        match due.write(&provider.aws, bundle, &span).await {
             Ok(word) => span.done_with(word),
             Err(e) => return span.close(Err(e)),
         }
@@ -173,13 +181,11 @@ impl Up {
     async fn bootstrap_on_aws(
         &self,
         provider: &AwsProvider,
-        plan: &AwsPlan,
+        bundle: &Arc<Bundle>,
         secrets: &Secrets,
         machines: mpsc::UnboundedReceiver<Machine>,
         report: &Report,
     ) -> Result<(bool, Vec<Machine>)> {
-        let bundle = Arc::new(self.bundle_of(plan, report).await?);
-        files::aws::check(&bundle.manifest)?;
         let images = Images::of(&bundle.manifest)?;
         let machines = first(machines).await;
         let (_, steps) = self.steps();
@@ -189,7 +195,7 @@ impl Up {
         // It is made before the first machine is.
         let login = saved::login_key(&self.id(), &self.cluster)?;
         let pki = secrets.pki.clone();
-        let mut context = Context::new(self.cluster.clone(), images, bundle, pki, login, report.clone());
+        let mut context = Context::new(self.cluster.clone(), images, bundle.clone(), pki, login, report.clone());
         context.patience = self.patience;
         context.minions = Some(Arc::new(OfGroups(provider.aws.clone())));
         context.restoring = self.restoring;
