@@ -191,13 +191,6 @@ impl From<&InCloud> for Cloud {
     }
 }
 
-impl Cloud {
-    /// Of an instance on AWS that belongs to no group.
-    pub fn aws(zone: &str, instance: &str) -> Cloud {
-        Cloud { provider_id: format!("aws:///{zone}/{instance}"), ..Cloud::default() }
-    }
-}
-
 /// What machines of one kind have in common.
 #[derive(Clone, Copy)]
 pub struct Kind<'a> {

@@ -278,6 +278,11 @@ impl Instance {
     }
 }
 
+/// What the cloud's own controller calls an instance, as its kubelet tells it.
+pub fn provider_id(zone: &str, id: &str) -> String {
+    format!("aws:///{zone}/{id}")
+}
+
 /// One that somebody protects from being ended stays so, however long one waits.
 fn protected(failure: Failure) -> Failure {
     if failure.code == "OperationNotPermitted" { Failure { fault: Fault::Invalid, ..failure } } else { failure }

@@ -11,7 +11,7 @@ use super::first_login;
 use crate::aws::Aws;
 use crate::aws::layout::{self, Surroundings};
 use crate::aws::resource::elastic_ip::ElasticIp;
-use crate::aws::resource::instance::{Instance, InstanceFound};
+use crate::aws::resource::instance::{Instance, InstanceFound, provider_id};
 use crate::aws::resource::load_balancer::LoadBalancer;
 use crate::aws::resource::volume::Volume;
 use crate::cluster::Cluster;
@@ -140,7 +140,7 @@ pub fn machine(found: &InstanceFound, route: Route, user: &str, facts: &Facts) -
         host_key,
         bundle: BundleAccess::Sent,
         cloud: Some(InCloud {
-            provider_id: format!("aws:///{}/{id}", found.zone),
+            provider_id: provider_id(&found.zone, id),
             resource: found.name().to_owned(),
             outside,
             called: public.into_iter().chain(facts.balancer.as_deref()).map(str::to_owned).collect(),

@@ -133,7 +133,7 @@ fn minion(seen: &Seen, route: Route, user: &str) -> Option<FoundMachine> {
         host_key: String::new(),
         bundle: BundleAccess::Sent,
         cloud: Some(InCloud {
-            provider_id: format!("aws:///{zone}/{id}"),
+            provider_id: instance::provider_id(zone, id),
             resource: id.to_owned(),
             outside: public.filter(|_| route == Route::Public),
             called: Vec::new(),
