@@ -7,6 +7,12 @@
 
 mod support;
 
+#[path = "aws_machines/bad_days.rs"]
+mod bad_days;
+#[path = "aws_machines/pods.rs"]
+mod pods;
+#[path = "aws_machines/rules.rs"]
+mod rules;
 #[path = "aws_machines/world.rs"]
 mod world;
 
@@ -84,29 +90,40 @@ async fn a_cluster_lives_on_aws() -> Check {
     ensure!(again["changed"] == false, "a second up says {again}");
     ensure!(again["calls"]["mutating"] == 0, "a second up made calls: {again}");
 
+    // What people run on it.
+    let agnhost = world.kup(&["bundle", "path", "agnhost"]).await?.ok("kup bundle path")?;
+    world.kup(&["image", "load", agnhost.trim(), "--provider", "aws", "--name", NAME]).await?.ok("kup image load")?;
+    let pods = pods::Pods::start(&api, 2, 2).await?;
+    pods.find_each_other(2).await?;
+    pods.answer_the_world(2).await?;
+    rules::each_is_needed(&world, &api, NAME).await?;
+
     // A minion that is lost is replaced with nobody at a keyboard, and its Node goes.
     let lost = ids(&world.instances("minion").await?).into_iter().next().ok_or("no minion")?;
     world.terminate(&lost).await?;
     let second = nodes_are_the_instances(&world, &api, 3).await?;
     ensure!(!second.contains(&lost) && first != second, "{lost} is still there: {second:?}");
 
-    // More, and fewer.
-    up(&world, &["--minions", "3"]).await?;
+    // More, though not at once, and fewer.
+    bad_days::a_minion_finds_a_spoilt_file(&world, &api, NAME, &[&UP[..], &["--minions", "3"]].concat()).await?;
     nodes_are_the_instances(&world, &api, 4).await?;
     up(&world, &["--minions", "1"]).await?;
     nodes_are_the_instances(&world, &api, 2).await?;
 
-    // The master is lost: its address and its data stay.
+    // The master is lost, and more goes wrong: its address and its data stay.
     let kept = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "kept" }, "data": { "a": "b" } });
     api.post("/api/v1/namespaces/default/configmaps", &kept).await?;
     let master = ids(&world.instances("master").await?).into_iter().next().ok_or("no master")?;
-    world.terminate(&master).await?;
+    let same = [&UP[..], &["--minions", "1"]].concat();
+    bad_days::masters_come_and_go(&world, &same).await?;
     up(&world, &["--minions", "1"]).await?;
     let third = nodes_are_the_instances(&world, &api, 2).await?;
     ensure!(!third.contains(&master), "{master} is still there: {third:?}");
     let data = api.get("/api/v1/namespaces/default/configmaps/kept").await?["data"].clone();
     ensure!(data == json!({ "a": "b" }), "of the data there is {data}");
+    bad_days::a_stranger_at_a_masters_address(&world, &same).await?;
 
+    // The Service is still there, and so is its load balancer.
     world.kup(&["down", "--provider", "aws", "-y", "--name", NAME]).await?.ok("kup down")?;
     let after = world.dump().await?;
     ensure!(after == before, "down left something:\n{after:#}");

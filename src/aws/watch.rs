@@ -52,6 +52,20 @@ impl Watch {
             .await
     }
 
+    /// Waits until an instance that was running does so no more, and says why. Goes on for as long as it runs: whoever asks this waits for
+    /// something of the instance's own at the same time, and has a deadline for that.
+    pub async fn lost(&self, aws: &Aws, id: &str) -> Error {
+        let lost = self.instances.until(aws, id, "lost", TERMINATED, |seen| match seen.map(state_of) {
+            None | Some(InstanceStateName::Pending | InstanceStateName::Running) => Ok(None),
+            Some(state) => Ok(Some(no_more(id, &state, seen))),
+        });
+        match lost.await {
+            Ok(error) => error,
+            // What can't be asked says nothing of the instance.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Waits until an instance has ended, and what it used is free.
     pub async fn terminated(&self, aws: &Aws, id: &str) -> Result<()> {
         self.instances
@@ -94,16 +108,31 @@ pub fn state_of(instance: &Instance) -> InstanceStateName {
     instance.state().and_then(|state| state.name()).cloned().unwrap_or(InstanceStateName::Pending)
 }
 
-/// The error for an instance that ended while it was to start: AWS says why in it, and nowhere else.
-fn ended(id: &str, seen: Option<&Instance>) -> Error {
+/// AWS's code for the state of an instance, and its words for that.
+fn reason(seen: Option<&Instance>) -> (&str, String) {
     let reason = seen.and_then(Instance::state_reason);
     let code = reason.and_then(|r| r.code()).unwrap_or("no reason given");
-    let error = Error::new(format!("the instance {id} ended instead of starting"));
-    let error = match reason.and_then(|r| r.message()) {
-        Some(message) if message.starts_with(code) => error.why(message),
-        Some(message) => error.why(format!("{code}: {message}")),
-        None => error.why(code),
+    let words = match reason.and_then(|r| r.message()) {
+        Some(message) if message.starts_with(code) => message.to_owned(),
+        Some(message) => format!("{code}: {message}"),
+        None => code.to_owned(),
     };
+    (code, words)
+}
+
+/// The error for an instance that ran, and was stopped or ended while it was waited for.
+fn no_more(id: &str, state: &InstanceStateName, seen: Option<&Instance>) -> Error {
+    let error = Error::new(format!("the instance {id} was {} while kup waited for it", state.as_str())).why(reason(seen).1);
+    match state {
+        InstanceStateName::Stopping | InstanceStateName::Stopped => error.hint("`kup up` starts it again"),
+        _ => error.hint("`kup up` tries again with a new one"),
+    }
+}
+
+/// The error for an instance that ended while it was to start: AWS says why in it, and nowhere else.
+fn ended(id: &str, seen: Option<&Instance>) -> Error {
+    let (code, words) = reason(seen);
+    let error = Error::new(format!("the instance {id} ended instead of starting")).why(words);
     if code.contains("InsufficientInstanceCapacity") {
         error.hint(fault::CAPACITY)
     } else if code.contains("LimitExceeded") {

@@ -27,7 +27,8 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let address = host.machine.route();
     span.waiting(format!("SSH at {address}"));
     let seen = |last: &str| span.waiting(format!("SSH at {address} (last: {last})"));
-    let anew = || format!("`kup up --replace {}` makes that machine anew", host.machine.name);
+    let called = host.machine.cloud.as_ref().map_or(&host.machine.name, |cloud| &cloud.resource);
+    let anew = || format!("`kup up --replace {called}` makes that machine anew");
     let deadline = context.deadline(DEADLINE);
     let ssh = Ssh::connect_telling(&host.machine, &context.login, deadline, seen).await.map_err(|e| e.hint(anew()))?;
     span.waiting("the volume for etcd's data");

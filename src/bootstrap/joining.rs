@@ -19,8 +19,11 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const ASK: Duration = Duration::from_secs(2);
 /// When a machine that has not joined is asked for its last words for the first time, and how often from then on.
 const WORDS: Duration = Duration::from_secs(20);
-/// How the node script begins its lines on the console when it gives up.
-const GAVE_UP: &str = "kup: gave up";
+/// How the node script begins its lines on the console, and what follows when it gives up.
+const SAYS: &str = "kup: ";
+const GAVE_UP: &str = "gave up";
+/// How many machines are asked in one go: whichever don't come are the last that are waited for, and each is a call.
+const ASKED: usize = 4;
 /// Lines of a console that an error shows.
 const LINES: usize = 12;
 
@@ -31,6 +34,9 @@ pub trait Minions: Send + Sync {
 
     /// What one has written on its console, if it is there to be read yet.
     fn console<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String>>;
+
+    /// What to type about a reason that a machine gave, beside mending it.
+    fn remedy(&self, reason: &str) -> Option<String>;
 }
 
 pub(super) const STEP: Step = Step {
@@ -47,9 +53,14 @@ async fn run(context: &Context, span: &Span) -> Result<String> {
     let wanted = usize::from(context.cluster.minions.count);
     let until = Instant::now() + context.deadline(DEADLINE);
     let mut nodes = context.nodes().await?;
-    let mut words = Instant::now() + WORDS;
     let mut there = source.now().await?;
     let mut asked = Instant::now();
+    // What a machine said before is no news: it tries again every minute, and what it lacked may have come.
+    let (mut old, mut says) = (BTreeMap::new(), BTreeMap::new());
+    for name in waiting(&there, &nodes.borrow_and_update().clone()).into_keys().take(ASKED) {
+        old.insert(name.clone(), times_given_up(&source.console(&name).await?));
+    }
+    let mut words = Instant::now() + WORDS;
     loop {
         let waiting = waiting(&there, &nodes.borrow_and_update());
         if waiting.is_empty() && there.len() >= wanted {
@@ -57,16 +68,25 @@ async fn run(context: &Context, span: &Span) -> Result<String> {
             return Ok(format!("{} Ready", there.len()));
         }
         let (name, why) = match waiting.first_key_value() {
-            Some((name, why)) => (Some(name.clone()), format!("{name} to be Ready ({why})")),
+            Some((name, why)) => {
+                let why = says.get(name).unwrap_or(why);
+                (Some(name.clone()), format!("{name} to be Ready ({why})"))
+            }
             None => (None, format!("{} more to be made", wanted.saturating_sub(there.len()))),
         };
         span.waiting(format!("{why}; {} of {wanted} are", there.len().saturating_sub(waiting.len())));
         if Instant::now() >= words {
-            for name in waiting.keys() {
-                let said = source.console(name).await?;
-                if let Some(line) = said.lines().rev().find(|line| line.contains(GAVE_UP)) {
-                    return Err(given_up(name, line, &said));
+            for name in waiting.keys().take(ASKED) {
+                let console = source.console(name).await?;
+                let Some(said) = last_word(&console) else { continue };
+                if said.starts_with(GAVE_UP) && times_given_up(&console) > old.get(name).copied().unwrap_or_default() {
+                    let error = given_up(name, said, &console);
+                    return Err(match source.remedy(said) {
+                        Some(remedy) => error.hint(remedy),
+                        None => error,
+                    });
                 }
+                says.insert(name.clone(), format!("it says: {said}"));
             }
             words = Instant::now() + WORDS;
         }
@@ -98,10 +118,19 @@ async fn label(context: &Context, there: &BTreeMap<String, String>) -> Result<()
     futures::future::try_join_all(lacking.map(|name| label_node(context, name, Role::Minion))).await.map(drop)
 }
 
-fn given_up(name: &str, line: &str, console: &str) -> Error {
-    let line = line.split_once("kup: ").map_or(line, |(_, said)| said);
+/// What the node script said last, if it has said anything yet.
+fn last_word(console: &str) -> Option<&str> {
+    console.lines().rev().find_map(|line| Some(line.split_once(SAYS)?.1.trim_end()))
+}
+
+/// How often a machine has given up so far.
+fn times_given_up(console: &str) -> usize {
+    console.lines().filter(|line| line.split_once(SAYS).is_some_and(|(_, said)| said.starts_with(GAVE_UP))).count()
+}
+
+fn given_up(name: &str, said: &str, console: &str) -> Error {
     Error::new(format!("the minion {name} could not set itself up"))
-        .why(format!("it {line}"))
+        .why(format!("it {said}"))
         .why(format!("the end of its console:\n{}", crate::machine::ssh::last_lines(console, LINES)))
         .hint("mend what is named, then `kup up` again: the machine itself tries again every minute")
 }
@@ -146,11 +175,18 @@ mod tests {
 
     #[test]
     fn who_gave_up_is_named_with_its_own_words() {
-        let error = given_up(
-            "i-1",
-            "[   12.3] kup: gave up after 180 s: no credentials",
-            "boot\n[   12.3] kup: gave up after 180 s: no credentials",
-        );
+        let console = "boot\r\n[   12.3] kup: gave up after 180 s: no credentials\r\nlogin:";
+        let said = last_word(console).unwrap_or_default();
+        assert!(said.starts_with(GAVE_UP), "{said:?}");
+        let error = given_up("i-1", said, console);
         assert!(error.to_string().contains("because: it gave up after 180 s: no credentials\n"), "{error}");
+    }
+
+    #[test]
+    fn what_a_machine_tries_again_is_not_over() {
+        let console = "[   12.3] kup: gave up: the Node did not come\nkup: waiting for the Node (last: nothing)\n";
+        assert_eq!(last_word(console), Some("waiting for the Node (last: nothing)"));
+        assert_eq!(times_given_up(console), 1);
+        assert_eq!((last_word("boot\n"), times_given_up("boot\n")), (None, 0));
     }
 }

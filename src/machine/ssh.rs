@@ -129,9 +129,17 @@ impl Ssh {
             }
             if Instant::now() >= until {
                 let (Machine { name, ssh_port, .. }, address) = (machine, machine.route());
-                return Err(Error::new(format!("{name} did not answer on SSH within {} s", deadline.as_secs()))
+                let error = Error::new(format!("{name} did not answer on SSH within {} s", deadline.as_secs()))
                     .why(format!("last try of {address}:{ssh_port}: {last}"))
-                    .hint("kup logs shows what the machine says; kup up tries again"));
+                    .hint("kup logs shows what the machine says; kup up tries again");
+                return Err(match machine.cloud {
+                    // The cloud's own rules may be in the way.
+                    Some(_) => error.hint(format!(
+                        "is your address, as the cloud sees it, in aws.access.ssh? `ssh -v {}@{address}` shows how far it comes",
+                        machine.user
+                    )),
+                    None => error,
+                });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -318,7 +326,7 @@ impl Inner {
             return Err(Refusal::Final(
                 Error::new(format!("{name} at {address} showed another SSH host key than the one kup gave it; nothing was sent"))
                     .why(format!("expected {}, got {}", fingerprint(&blob), fingerprint(&offered)))
-                    .hint("if something else took that address, remove it; kup down and kup up make the machines anew"),
+                    .hint("if something else took that address, remove it"),
             ));
         }
         if let Err(e) = session.userauth_pubkey_memory(user, None, &self.key.0, None) {

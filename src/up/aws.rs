@@ -96,7 +96,8 @@ impl Up {
             let tell = tell;
             provider.apply(plan, report, &tell).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
         };
-        let arrivals = Arrivals { aws: &provider.aws, cluster: &self.cluster, around: &plan.around, report };
+        let arrivals =
+            Arrivals { aws: &provider.aws, cluster: &self.cluster, around: &plan.around, patience: self.patience, report };
         let work = async {
             tokio::try_join!(
                 made,

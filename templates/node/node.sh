@@ -24,10 +24,13 @@ say() {
 	echo "kup: $*"
 	{ echo "kup: $*" > /dev/console; } 2> /dev/null || :
 }
-fail() {
+# What another minute may mend.
+later() {
 	say "$*"
 	exit 1
 }
+# What somebody has to look at: `kup up` reads these words on the console.
+fail() { later "gave up: $*"; }
 now() { date +%s; }
 {% include "shell/imds.sh" -%}
 {% include "shell/bucket.sh" -%}
@@ -114,8 +117,8 @@ patiently() {
 	done
 }
 
-login || fail "$why"
-get node/manifest "$work/manifest" || fail "$why"
+login || later "$why"
+get node/manifest "$work/manifest" || later "$why"
 shape='[0-9a-f]{64}  node/(node\.sh|files\.tar\.gz)|([0-9a-f]{64})  bundle/\2\.gz  0[0-7]{3} (bin|cni|images)/[A-Za-z0-9][A-Za-z0-9._-]*'
 odd=$(grep -vxE "$shape" "$work/manifest" | head -n 1 || :)
 [ -z "$odd" ] || fail "node/manifest has a line that this script does not know: $odd"
@@ -123,8 +126,9 @@ want=$(named 'node/node\.sh')
 files=$(named 'node/files\.tar\.gz')
 [ -n "$want" ] && [ -n "$files" ] || fail 'node/manifest does not name what it should'
 if ! is "$want" "$home/node.sh"; then
-	get node/node.sh "$work/node.sh" || fail "$why"
-	is "$want" "$work/node.sh" || fail 'node/node.sh is not the one that node/manifest names'
+	# Whoever writes both writes the manifest last.
+	get node/node.sh "$work/node.sh" || later "$why"
+	is "$want" "$work/node.sh" || later 'node/node.sh is not the one that node/manifest names'
 	mv -f "$work/node.sh" "$home/node.sh"
 	say 'the node script is another one now: running that'
 	exec sh "$home/node.sh" "$home"
@@ -195,13 +199,13 @@ fi
 
 if [ "$(cat "$home/files" 2> /dev/null)" != "$files" ]; then
 	patiently node/files.tar.gz "$work/files.tar.gz" || fail "$why"
-	is "$files" "$work/files.tar.gz" || fail 'node/files.tar.gz is not the one that node/manifest names'
+	is "$files" "$work/files.tar.gz" || later 'node/files.tar.gz is not the one that node/manifest names'
 	mkdir "$work/files"
 	tar -xzpf "$work/files.tar.gz" -C "$work/files" --no-same-owner
 	cp "$home/settings" "$work/files/settings"
 	{
 		why='the metadata service does not say who this machine is'
-		name=$(md instance-id) && address=$(md local-ipv4) && zone=$(md placement/availability-zone) || fail "$why"
+		name=$(md instance-id) && address=$(md local-ipv4) && zone=$(md placement/availability-zone) || later "$why"
 		printf 'name=%s\naddress=%s\nprovider_id=aws:///%s/%s\n' "$name" "$address" "$zone" "$name"
 	} > "$work/identity"
 	cp "$work/identity" "$work/files/identity"
@@ -244,7 +248,7 @@ start() {
 	for unit; do
 		systemctl -q is-active "$unit" || words "$unit"
 	done
-	exit 1
+	fail "a unit of these did not start: $*"
 }
 # within SECONDS WHAT UNIT COMMAND...: until the command succeeds; else says what was waited for, and what the unit says.
 within() {
@@ -252,9 +256,8 @@ within() {
 	shift 3
 	until "$@"; do
 		if [ "$(now)" -ge "$until" ]; then
-			say "$what did not come: ${last:-no more is known}"
 			[ "$unit" = - ] || words "$unit"
-			exit 1
+			fail "$what did not come: ${last:-no more is known}"
 		fi
 		if [ "$(now)" -ge "$tell" ]; then
 			[ "$unit" = - ] || last=$(journalctl -q -u "$unit" -n 1 --no-pager -o cat | cut -c1-300)
@@ -329,7 +332,7 @@ for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_ecdsa_key.pub; do
 	grep -q "\"kup.dev/ssh-host-key\": *\"$key\"" "$work/node" && break
 	printf '{"metadata":{"annotations":{"kup.dev/ssh-host-key":"%s"}}}' "$key" > "$work/patch"
 	own_node -X PATCH -H 'Content-Type: application/merge-patch+json' --data-binary "@$work/patch" ||
-		fail "this machine's SSH host key could not be published ($last)"
+		later "this machine's SSH host key could not be published ($last)"
 	break
 done
 if [ ! -e "$home/joined" ]; then

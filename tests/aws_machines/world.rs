@@ -71,21 +71,46 @@ impl World {
         Ok(Api::new(kube::Client::try_from(config)?))
     }
 
+    /// The host by whose name or address users reach the API.
+    pub fn server(&self) -> Check<String> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.home.path().join("kubeconfig"))?;
+        let server = kubeconfig.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
+        let server: http::Uri = server.ok_or("the kubeconfig names no server")?.parse()?;
+        Ok(server.host().ok_or("the server has no host")?.to_owned())
+    }
+
+    /// A directory of the test's own, the user's home.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Runs a shell script in the machine behind an instance, as nobody in AWS could: it goes in by standard input.
+    pub async fn on(&self, id: &str, script: &str) -> Check<Output> {
+        let machine = format!("kup-aws-{}-{id}", self.port);
+        run(Command::new("podman").args(["exec", "-i", &machine, "sh", "-s"]), Some(script)).await
+    }
+
     /// All that is in the account, ids and times included.
     pub async fn dump(&self) -> Check<Value> {
         Ok(serde_json::from_str(&self.script(&["dump"]).await?)?)
     }
 
-    /// EC2, as anybody calls it.
-    pub async fn ec2(&self) -> aws_sdk_ec2::Client {
+    async fn config(&self) -> aws_config::SdkConfig {
         let of = |name: &str| self.aws.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default();
         let login =
             aws_sdk_ec2::config::Credentials::new(of("AWS_ACCESS_KEY_ID"), of("AWS_SECRET_ACCESS_KEY"), None, None, "test");
-        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
-            .region(aws_config::Region::new(REGION))
-            .endpoint_url(of("AWS_ENDPOINT_URL"))
-            .credentials_provider(login);
-        aws_sdk_ec2::Client::new(&config.load().await)
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest()).region(aws_config::Region::new(REGION));
+        config.endpoint_url(of("AWS_ENDPOINT_URL")).credentials_provider(login).load().await
+    }
+
+    /// EC2, as anybody calls it.
+    pub async fn ec2(&self) -> aws_sdk_ec2::Client {
+        aws_sdk_ec2::Client::new(&self.config().await)
+    }
+
+    /// S3, likewise.
+    pub async fn s3(&self) -> aws_sdk_s3::Client {
+        aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&self.config().await).force_path_style(true).build())
     }
 
     /// The running instances of a role.

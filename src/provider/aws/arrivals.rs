@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -33,6 +34,8 @@ pub struct Arrivals<'a> {
     pub cluster: &'a Cluster,
     /// Which image, and so which user.
     pub around: &'a Surroundings,
+    /// How long a machine may take to let kup in, if not the usual time.
+    pub patience: Option<Duration>,
     /// Where progress goes.
     pub report: &'a Report,
 }
@@ -69,7 +72,9 @@ impl Arrivals<'_> {
                                 let machine = self.machine(&found, &seen);
                                 let part = span.child(found.name());
                                 logins.push(async move {
-                                    let outcome = async { first_login::adopt(self.aws, &found, machine?, &self.login()?, &part).await };
+                                    let outcome = async {
+                                        first_login::adopt(self.aws, &found, machine?, &self.login()?, self.patience, &part).await
+                                    };
                                     let outcome = outcome.await;
                                     part.close(outcome)
                                 });

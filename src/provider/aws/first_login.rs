@@ -28,18 +28,31 @@ const DEADLINE: Duration = Duration::from_secs(300);
 /// How long one of the script's two parts may take.
 const KEYS: Duration = Duration::from_secs(30);
 
-/// The machine with its own host key, making that if it has none yet.
+/// The machine with its own host key, making that if it has none yet. `patience` is how long it may take to let kup in, if not
+/// [`DEADLINE`].
 ///
 /// # Errors
-/// It lets nobody in, or shows another host key than the one it booted with; AWS does not take the tag.
-pub async fn adopt(aws: &Aws, found: &InstanceFound, mut machine: Machine, login: &LoginKey, span: &Span) -> Result<Machine> {
+/// It lets nobody in, or shows another host key than the one it booted with; it ends meanwhile; AWS does not take the tag.
+pub async fn adopt(
+    aws: &Aws,
+    found: &InstanceFound,
+    mut machine: Machine,
+    login: &LoginKey,
+    patience: Option<Duration>,
+    span: &Span,
+) -> Result<Machine> {
     if found.own_host_key.is_some() {
         return Ok(machine);
     }
     let (id, route) = (found.id(), machine.route());
     span.waiting(format!("SSH at {route}"));
     let seen = |last: &str| span.waiting(format!("SSH at {route} (last: {last})"));
-    let ssh = Ssh::connect_telling(&machine, login, DEADLINE, seen).await.map_err(|e| unreachable(e, found, &machine))?;
+    let ssh = tokio::select! {
+        ssh = Ssh::connect_telling(&machine, login, patience.unwrap_or(DEADLINE), seen) => {
+            ssh.map_err(|e| unreachable(e, found))?
+        }
+        lost = aws.watch.lost(aws, id) => return Err(lost),
+    };
     span.waiting("the machine to make a host key of its own");
     let script = templates::text("node/host-key.sh")?;
     let said = ssh.run("sh -s -- offer", script, KEYS).await?.text();
@@ -58,14 +71,9 @@ pub async fn adopt(aws: &Aws, found: &InstanceFound, mut machine: Machine, login
     Ok(machine)
 }
 
-fn unreachable(error: Error, found: &InstanceFound, machine: &Machine) -> Error {
+fn unreachable(error: Error, found: &InstanceFound) -> Error {
     let id = found.id();
     error
-        .hint(format!(
-            "is this machine's address, as AWS sees it, in aws.access.ssh? `ssh -v {}@{}` shows how far it comes",
-            machine.user,
-            machine.route()
-        ))
         .hint(format!("`aws ec2 get-console-output --latest --instance-id {id}` shows how far it has booted"))
         .hint(format!("`kup up --replace {}` makes it anew", found.name()))
 }

@@ -48,4 +48,11 @@ impl Minions for OfGroups {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         })
     }
+
+    fn remedy(&self, reason: &str) -> Option<String> {
+        // Objects are named by what they should be, so that one of that name is taken for what it should be.
+        let object = reason.split_whitespace().find(|word| word.starts_with("bundle/"))?;
+        let object = reason.contains("is not what node/manifest names").then_some(object)?;
+        Some(format!("`aws s3 rm s3://{}/{object}` removes what is wrong, and `kup up` brings it again", self.0.bucket()))
+    }
 }
