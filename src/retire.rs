@@ -12,7 +12,7 @@ use crate::machine::ssh::last_lines;
 use crate::provider::aws::shrink::{self, Surplus};
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Verb};
-use crate::report::Report;
+use crate::report::{Report, Span};
 
 /// How long a node may take to give up its pods.
 pub(crate) const DRAIN: Duration = Duration::from_secs(120);
@@ -82,7 +82,7 @@ pub async fn from_groups(
                         }
                         if group.keeps.is_some() {
                             part.waiting("its group to end it");
-                            shrink::end(aws, group, instance).await?;
+                            shrink::end(aws, &group.group, instance, true).await?;
                             part.waiting("its Node to go");
                             forget(bundle, access, instance).await?;
                         }
@@ -96,6 +96,42 @@ pub async fn from_groups(
         }
     });
     let outcome = futures::future::try_join_all(work).await.map(drop);
+    span.close(outcome)
+}
+
+/// Makes minions of a group on AWS anew, one at a time: each is drained and ended, and its group makes another, which `ready` waits for
+/// before the next one goes.
+pub async fn anew(
+    aws: &Aws,
+    (group, members): &(String, Vec<String>),
+    bundle: &Bundle,
+    access: &Access,
+    patience: Option<Duration>,
+    report: &Report,
+    ready: impl AsyncFn(&Span) -> Result<()>,
+) -> Result<()> {
+    let span = report.step("minions made anew");
+    let work = async {
+        for instance in members {
+            let part = span.child(instance);
+            let outcome = async {
+                part.waiting("its pods to move");
+                // One that never joined, or is dead, has no pods that could.
+                if is_ready(bundle, access, instance).await {
+                    drain(bundle, access, instance, patience.unwrap_or(DRAIN)).await?;
+                }
+                part.waiting("its group to end it");
+                shrink::end(aws, group, instance, false).await?;
+                part.waiting("its Node to go");
+                forget(bundle, access, instance).await?;
+                ready(&part).await
+            };
+            let outcome = outcome.await;
+            part.close(outcome)?;
+        }
+        Ok(())
+    };
+    let outcome = work.await;
     span.close(outcome)
 }
 

@@ -339,7 +339,7 @@ async fn what_is_not_what_the_manifest_names_is_never_used() {
     let output = machine.boot().await;
     let text = said(&output);
     assert!(!output.status.success() && !machine.is_node(), "{text}");
-    let words = format!("kup: {kubelet} in the bucket is not what node/manifest names: bin/kubelet is refused");
+    let words = format!("kup: gave up: {kubelet} in the bucket is not what node/manifest names: bin/kubelet is refused");
     assert!(text.contains(&words) && machine.text("run/fake/console").contains(&words), "{text}");
     assert!(!machine.path("opt/kup/bundle/bin/kubelet").exists());
     // Nor the files, nor a manifest with a line of another kind.
@@ -379,7 +379,7 @@ async fn a_bundle_that_is_still_on_its_way_is_waited_for() {
     let output = machine.boot().await;
     let text = said(&output);
     assert!(!output.status.success() && !machine.is_node(), "{text}");
-    assert!(text.contains(&format!("kup: {key} can't be had from the bucket yet (HTTP 403")), "{text}");
+    assert!(text.contains(&format!("kup: gave up: {key} can't be had from the bucket yet (HTTP 403")), "{text}");
 }
 
 #[tokio::test]
@@ -394,6 +394,7 @@ async fn a_unit_that_does_not_start_is_named_with_its_words() {
         "kup: Job for containerd.service failed.",
         "kup: containerd.service is inactive; its last words:",
         "kup:   the last words of containerd.service",
+        "kup: gave up: a unit of these did not start: containerd.service",
     ] {
         assert!(console.lines().any(|l| l == line), "no line {line:?} on the console: {console}");
     }

@@ -48,7 +48,11 @@ pub(super) const STEP: Step = Step {
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };
 
-async fn run(context: &Context, span: &Span) -> Result<String> {
+/// Waits until as many minions as are wanted are there, and each of them is Ready; says how many.
+///
+/// # Errors
+/// One that says it can't be; after [`DEADLINE`], who is missing.
+pub async fn run(context: &Context, span: &Span) -> Result<String> {
     let Some(source) = &context.minions else { return Ok("none".into()) };
     let wanted = usize::from(context.cluster.minions.count);
     let until = Instant::now() + context.deadline(DEADLINE);

@@ -35,7 +35,8 @@ pub struct Args {
     until: Option<String>,
     /// Make this machine anew, with an empty disk (on AWS a master keeps its address and etcd's volume): for one that is silent or broken; can be given several times
     ///
-    /// On AWS also KIND/NAME, as `kup plan` names things: what can't be changed in place is then removed and made again.
+    /// On AWS also a minion's instance id or a group of minions, which are drained and made anew one at a time; and KIND/NAME, as `kup
+    /// plan` names things: what can't be changed in place is then removed and made again.
     #[arg(long, value_name = "MACHINE")]
     replace: Vec<String>,
     /// On AWS, take the cluster from whoever is at work on it; for when that one is surely gone

@@ -161,9 +161,9 @@ impl AwsProvider {
         }
         let (around, learned) = surroundings::find(&self.aws, cluster, &found, kept.as_ref(), caller, ssh_public).await?;
         let wanted = layout(cluster, &around)?;
-        let asked = replace::named(&wanted, cluster, replace)?;
+        let asked = replace::named(&wanted, &found, cluster, replace)?;
         let new = found.is_empty();
-        let mut plan = Plan::new(wanted, found, &self.aws, |address| asked.contains(address))?;
+        let mut plan = Plan::new(wanted, found, &self.aws, |address| asked.contains_key(address))?;
         replace::force(&mut plan, &asked)?;
         let as_written = serde_yaml::to_value(cluster).ok();
         let mut kinds: BTreeSet<String> = permissions::kinds(cluster).into_iter().map(str::to_owned).collect();

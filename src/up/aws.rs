@@ -17,7 +17,7 @@ use crate::aws::{Aws, node_store};
 use crate::backup::store::Bucket;
 use crate::backup::take::BeforeChange;
 use crate::backup::{AnyStore, Place};
-use crate::bootstrap::{self, Context};
+use crate::bootstrap::{self, Context, joining};
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::graph::{Entry, Resource as _};
@@ -29,8 +29,8 @@ use crate::machine::topology::{Peer, Topology};
 use crate::provider::aws::arrivals::Arrivals;
 use crate::provider::aws::minions::OfGroups;
 use crate::provider::aws::secrets::Secrets;
-use crate::provider::aws::{AwsPlan, AwsProvider, shrink};
-use crate::report::Report;
+use crate::provider::aws::{AwsPlan, AwsProvider, replace, shrink};
+use crate::report::{Report, Span};
 use crate::{retire, saved};
 
 /// How long AWS may take to say, after a failure, what is there.
@@ -103,7 +103,7 @@ impl Up {
                 made,
                 arrivals.masters(arriving, sender),
                 self.publish(provider, &bundle, &secrets, placed, report),
-                self.bootstrap_on_aws(provider, &bundle, &secrets, machines, report)
+                self.bootstrap_on_aws(provider, plan, &bundle, &secrets, machines, report)
             )
         };
         let work = work.await;
@@ -115,6 +115,12 @@ impl Up {
         };
         if self.steps().0 {
             let access = access_to(&self.id(), &machines, &secrets.pki)?;
+            for (group, count) in replace::older(&plan.plan)? {
+                report.warn(format!(
+                    "{count} of the minions of {group} go on as they were made before; `kup up {} --replace {group}` makes them anew, one at a time",
+                    provider.aws.flags()
+                ));
+            }
             let span = report.step("kubeconfig");
             span.waiting("its lock");
             span.close(kubeconfig::merge(&access))?;
@@ -138,6 +144,27 @@ impl Up {
         }
         let access = access(&self.id(), &secrets.pki, provider).await?;
         retire::from_groups(&provider.aws, &surplus, bundle, &access, self.patience, report).await
+    }
+
+    /// Makes the minions anew that the plan names, once the cluster is as it should be.
+    async fn make_minions_anew(
+        &self,
+        provider: &AwsProvider,
+        plan: &AwsPlan,
+        context: &Context,
+        secrets: &Secrets,
+        report: &Report,
+    ) -> Result<()> {
+        let groups = replace::minions(&plan.plan)?;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let access = access(&self.id(), &secrets.pki, provider).await?;
+        let ready = async |span: &Span| joining::run(context, span).await.map(drop);
+        for group in &groups {
+            retire::anew(&provider.aws, group, &context.bundle, &access, self.patience, report, ready).await?;
+        }
+        Ok(())
     }
 
     async fn bundle_of(&self, plan: &AwsPlan, report: &Report) -> Result<Bundle> {
@@ -182,6 +209,7 @@ impl Up {
     async fn bootstrap_on_aws(
         &self,
         provider: &AwsProvider,
+        plan: &AwsPlan,
         bundle: &Arc<Bundle>,
         secrets: &Secrets,
         machines: mpsc::UnboundedReceiver<Machine>,
@@ -203,6 +231,9 @@ impl Up {
         context.backups = backups(&provider.aws);
         context.before_change = Some(BeforeChange::new(AnyStore::Bucket(Bucket::of(provider.aws.clone()))));
         bootstrap::run(&context, steps, machines).await?;
+        if self.steps().0 {
+            self.make_minions_anew(provider, plan, &context, secrets, report).await?;
+        }
         Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }
 
@@ -214,6 +245,11 @@ impl Up {
         interrupt: &Interrupt,
         report: &Report,
     ) -> Result<bool> {
+        if !replace::minions(&plan.plan)?.is_empty() {
+            return Err(Error::usage(
+                "--replace: minions are made anew by a cluster that works, which --until infrastructure stops before",
+            ));
+        }
         let changes = !plan.is_empty();
         if !changes && !plan.keeps {
             return Ok(false);

@@ -87,10 +87,15 @@ pub async fn masters_come_and_go(world: &World, up: &[&str]) -> Check {
 pub async fn a_stranger_at_a_masters_address(world: &World, up: &[&str]) -> Check {
     let master = id(&master(world).await?);
     let keys = "/etc/ssh/ssh_host_ecdsa_key";
-    let swap = format!("set -e; cp -a {keys} {keys}.own; ssh-keygen -q -t ecdsa -N '' -f {keys}.new; cat {keys}.new >{keys}; systemctl restart ssh");
+    let swap = format!(
+        "set -e; cp -a {keys} {keys}.own; ssh-keygen -q -t ecdsa -N '' -f {keys}.new; cat {keys}.new >{keys}; systemctl restart ssh"
+    );
     world.on(&master, &swap).await?.ok("another host key")?;
     let said = world.kup(up).await?;
-    world.on(&master, &format!("set -e; mv {keys}.own {keys}; rm {keys}.new*; systemctl restart ssh")).await?.ok("its own host key")?;
+    world
+        .on(&master, &format!("set -e; mv {keys}.own {keys}; rm {keys}.new*; systemctl restart ssh"))
+        .await?
+        .ok("its own host key")?;
     told(&said, &["showed another SSH host key", "nothing was sent", "--replace master-1"])
 }
 

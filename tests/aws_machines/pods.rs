@@ -32,7 +32,8 @@ impl Pods<'_> {
             "ports": [port("web", 8080)],
             "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 },
         });
-        let template = json!({ "metadata": { "labels": labels }, "spec": { "containers": [web], "terminationGracePeriodSeconds": 1 } });
+        let template =
+            json!({ "metadata": { "labels": labels }, "spec": { "containers": [web], "terminationGracePeriodSeconds": 1 } });
         let set = json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": "web" },
             "spec": { "selector": { "matchLabels": labels }, "template": template },
@@ -49,7 +50,8 @@ impl Pods<'_> {
         api.apply(NAMESPACE, &service("public", "LoadBalancer", network)).await?;
         let pods = Pods { api };
         let there = pods.ready(count).await?;
-        let nodes: BTreeMap<String, Value> = api.list("/api/v1/nodes").await?.into_iter().map(|node| (name(&node), node)).collect();
+        let nodes: BTreeMap<String, Value> =
+            api.list("/api/v1/nodes").await?.into_iter().map(|node| (name(&node), node)).collect();
         let zone = |pod: &Value| {
             let node = nodes.get(&text(&pod["spec"]["nodeName"]));
             text(&node.unwrap_or(&Value::Null)["metadata"]["labels"]["topology.kubernetes.io/zone"])

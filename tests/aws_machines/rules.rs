@@ -115,7 +115,8 @@ pub async fn each_is_needed(world: &World, api: &Api, cluster: &str) -> Check<us
         // Another rule's, to see that it was this one.
         let other = &probes[(n + 1) % probes.len()];
         let goes_on = other.1.works(world).await;
-        let tags = TagSpecification::builder().resource_type(ResourceType::SecurityGroupRule).set_tags(Some(rule.tags().to_vec()));
+        let tags =
+            TagSpecification::builder().resource_type(ResourceType::SecurityGroupRule).set_tags(Some(rule.tags().to_vec()));
         let call = ec2.authorize_security_group_ingress().group_id(group).ip_permissions(permission(rule));
         call.tag_specifications(tags.build()).send().await?;
         stopped?;

@@ -66,10 +66,19 @@ pub struct Member {
     pub instance_type: String,
     /// Whether AWS holds it to be healthy.
     pub healthy: bool,
+    /// The number of the version of the launch template that it was made from, if AWS says it.
+    pub version: Option<String>,
+}
+
+impl Member {
+    /// Whether it is on its way out.
+    pub fn leaves(&self) -> bool {
+        self.state.starts_with("Terminat")
+    }
 }
 
 /// A group as it was found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct AutoScalingGroupFound {
     name: String,
     id: String,
@@ -393,6 +402,7 @@ fn found(group: Seen) -> AutoScalingGroupFound {
         zone: instance.availability_zone().unwrap_or_default().to_owned(),
         instance_type: instance.instance_type().unwrap_or_default().to_owned(),
         healthy: instance.health_status().is_none_or(|status| status.eq_ignore_ascii_case("healthy")),
+        version: instance.launch_template().and_then(|template| template.version()).map(str::to_owned),
     };
     AutoScalingGroupFound {
         name: value(NAME).unwrap_or_else(|| id.clone()),

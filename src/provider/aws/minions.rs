@@ -25,7 +25,7 @@ impl Minions for OfGroups {
             let groups = AutoScalingGroup::list(&self.0).await?;
             let members = groups.into_iter().flat_map(|group| group.members);
             // Those on their way out are no longer the cluster's.
-            let stays = members.filter(|member| !member.state.starts_with("Terminat"));
+            let stays = members.filter(|member| !member.leaves());
             Ok(stays.map(|member| (member.id, member.state)).collect())
         })
     }

@@ -48,7 +48,7 @@ pub fn surplus(plan: &Plan<Aws>) -> Result<Vec<Surplus>> {
 
 /// Those that go so that `keeps` stay: who is not well first, then always one of the fullest zone, so that the zones stay even.
 fn chosen(members: &[Member], keeps: i32) -> Vec<String> {
-    let mut stays: Vec<&Member> = members.iter().filter(|member| !member.state.starts_with("Terminat")).collect();
+    let mut stays: Vec<&Member> = members.iter().filter(|member| !member.leaves()).collect();
     let mut gone = Vec::new();
     while stays.len() > usize::try_from(keeps).unwrap_or(0) {
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
@@ -62,11 +62,11 @@ fn chosen(members: &[Member], keeps: i32) -> Vec<String> {
     gone
 }
 
-/// Ends one instance, and makes its group smaller by it, in one call: so that it is not replaced.
-pub async fn end(aws: &Aws, surplus: &Surplus, instance: &str) -> Result<()> {
-    let what = || format!("the instance {instance} could not be taken out of its group {}", surplus.group);
+/// Ends one instance; if its group is to be `smaller` by it, in the same call, so that it is not replaced.
+pub async fn end(aws: &Aws, group: &str, instance: &str, smaller: bool) -> Result<()> {
+    let what = || format!("the instance {instance} could not be taken out of its group {group}");
     let ask = aws.autoscaling.terminate_instance_in_auto_scaling_group().instance_id(instance);
-    match ask.should_decrement_desired_capacity(true).send().await.failure() {
+    match ask.should_decrement_desired_capacity(smaller).send().await.failure() {
         Ok(_) => Ok(()),
         // It went by itself meanwhile.
         Err(failure) if failure.fault == Fault::Gone || failure.message.contains("not found") => Ok(()),
@@ -87,7 +87,14 @@ mod tests {
     use super::*;
 
     fn member(id: &str, zone: &str, healthy: bool) -> Member {
-        Member { id: id.into(), state: "InService".into(), zone: zone.into(), instance_type: "t3.small".into(), healthy }
+        Member {
+            id: id.into(),
+            state: "InService".into(),
+            zone: zone.into(),
+            instance_type: "t3.small".into(),
+            healthy,
+            version: None,
+        }
     }
 
     #[test]
