@@ -9,6 +9,8 @@ mod support;
 
 #[path = "aws/bad_days.rs"]
 mod bad_days;
+#[path = "aws/crash.rs"]
+mod crash;
 #[path = "aws/foreign.rs"]
 mod foreign;
 #[path = "aws/leftovers.rs"]
@@ -54,7 +56,7 @@ on!(
         bad_days::each_is_told_with_cause_and_next_command,
     ],
     long [
-        story::killed_at_ten_calls_it_goes_on,
+        crash::killed_at_some_calls_it_goes_on,
         story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
@@ -70,7 +72,7 @@ on!(
     Moto,
     [
         story::a_cluster_is_built_changed_and_removed,
-        story::killed_at_ten_calls_it_goes_on,
+        crash::killed_at_some_calls_it_goes_on,
         story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
@@ -83,6 +85,7 @@ on!(
         policy::it_is_enough_where_iam_is_enforced,
     ],
     long [
+        crash::killed_at_every_call_it_goes_on,
         story::three_masters_over_three_zones,
         bad_days::each_is_told_with_cause_and_next_command,
         policy::each_action_taken_away_is_named,

@@ -37,7 +37,7 @@ pub fn difference(before: &Value, after: &Value) -> String {
     gone.chain(new).take(60).collect::<Vec<_>>().join("\n")
 }
 
-fn flatten(value: &Value, at: String, into: &mut BTreeSet<String>) {
+pub fn flatten(value: &Value, at: String, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| flatten(value, format!("{at}.{key}"), into)),
         Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| flatten(value, format!("{at}[{i}]"), into)),
@@ -132,39 +132,6 @@ pub async fn a_cluster_is_built_changed_and_removed(account: Account) -> Check {
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
     down(&account, name).await?.ok("kup down of nothing")?;
-    Ok(())
-}
-
-pub async fn killed_at_ten_calls_it_goes_on(account: Account) -> Check {
-    let name = "killed";
-    let before = account.dump().await?;
-    // How many calls there are to be killed at.
-    account.wire.clear();
-    up(&account, name, &[]).await?.ok("kup up")?;
-    let all = account.wire.sums().1;
-    let whole = census(&account, name).await?;
-    down(&account, name).await?.ok("kup down")?;
-    for round in 0..10 {
-        let at = round * all / 10;
-        let after_effect = round % 2 == 1;
-        account.wire.begin(move |call| match (call.mutating && call.mutating_before == at, after_effect) {
-            (true, false) => Verdict::KillBefore,
-            (true, true) => Verdict::KillAfter,
-            _ => Verdict::Pass,
-        });
-        let mut child = account.start_victim(&[&UP[..], &[name]].concat())?;
-        let status = child.wait().await?;
-        ensure!(status.code().is_none(), "up was not killed at call {at} of {all}: {status}");
-        let call = account.wire.calls().into_iter().find(|c| c.mutating && c.mutating_before == at).map(|c| c.name);
-        account.wire.clear();
-        up(&account, name, &[]).await?.ok(&format!("kup up after it was killed at {call:?} ({at} of {all})"))?;
-        let now = census(&account, name).await?;
-        ensure!(now == whole, "killed at {call:?} ({at} of {all}), then: {now:#}\ninstead of {whole:#}");
-        // Every other time what a killed up left is removed without being finished.
-        down(&account, name).await?.ok("kup down")?;
-        let after = account.dump().await?;
-        ensure!(after == before, "killed at {call:?} ({at} of {all}); down left or took:\n{}", difference(&before, &after));
-    }
     Ok(())
 }
 

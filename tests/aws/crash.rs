@@ -1,0 +1,177 @@
+//! kup killed at every call that changes something, before and after it took effect, and at calls that only look: whoever types the same
+//! again ends where nothing had happened, and `down` leaves nothing.
+//!
+//! The points are the calls of an undisturbed `up` and `down`, counted first. A part of them is tried in every run of the tests, chosen by
+//! the commit (or by `KUP_TEST_SEED`), and all with `scripts/test --all`.
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::story::{UP, difference, down, flatten, up};
+use super::user::Account;
+use super::wire::{Call, Verdict};
+use crate::ensure;
+use crate::support::Check;
+
+const NAME: &str = "killed";
+/// How many points a run tries that does not try all.
+const SOME: usize = 14;
+/// One of so many calls that only look is a point too.
+const LOOKS: usize = 9;
+
+/// Where kup is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Up,
+    Down,
+}
+
+/// At which of its calls: those that change something are counted apart from those that look.
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    command: Command,
+    mutating: bool,
+    at: usize,
+    verdict_after: bool,
+}
+
+impl Point {
+    /// What becomes of the calls of the run that is to be killed here.
+    fn rule(self) -> impl FnMut(&Call) -> Verdict + Send + 'static {
+        let mut seen = 0;
+        move |call| {
+            if call.mutating != self.mutating {
+                return Verdict::Pass;
+            }
+            seen += 1;
+            match (seen - 1 == self.at, self.verdict_after) {
+                (true, false) => Verdict::KillBefore,
+                (true, true) => Verdict::KillAfter,
+                (false, _) => Verdict::Pass,
+            }
+        }
+    }
+}
+
+/// All points of a command that made these calls.
+fn points(command: Command, calls: &[Call]) -> Vec<Point> {
+    let mutating = calls.iter().filter(|call| call.mutating).count();
+    let point = |mutating, at, verdict_after| Point { command, mutating, at, verdict_after };
+    let changes = (0..mutating).flat_map(|at| [point(true, at, false), point(true, at, true)]);
+    let looks = (0..calls.len() - mutating).step_by(LOOKS).map(|at| point(false, at, false));
+    changes.chain(looks).collect()
+}
+
+/// A number that is another one for each commit, and the same for each run of it.
+fn seed() -> Check<u64> {
+    if let Ok(given) = std::env::var("KUP_TEST_SEED") {
+        return Ok(given.parse()?);
+    }
+    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let head = head.map(|output| output.stdout).unwrap_or_default();
+    let digest = Sha256::digest(&head);
+    Ok(u64::from(u16::from_be_bytes([digest[0], digest[1]])))
+}
+
+/// What is in an account, by which two worlds are the same: without ids, times, keys and addresses, which are others each time.
+fn shape(dump: &Value) -> Check<BTreeMap<String, usize>> {
+    let own = [
+        (
+            r"\b(vpc|subnet|sg|sgr|igw|rtb|rtbassoc|eni|eni-attach|eipalloc|eipassoc|vol|i|ami|lt|key|vpce|r|acl|aclassoc|dopt|snap)-[0-9a-f]{8,}",
+            "$1-ID",
+        ),
+        (r"\b\d{1,3}(\.\d{1,3}){3}\b", "ADDRESS"),
+        (r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|\+00:00)?", "TIME"),
+        (r"\b(AROA|AIPA|ANPA|AIDA|AKIA)[A-Z0-9]+", "$1"),
+        (r"[0-9a-f]{2}(:[0-9a-f]{2}){5,}", "MAC"),
+        (r"ssh-[a-z0-9]+ [A-Za-z0-9+/=]+|ecdsa-sha2-[a-z0-9]+ [A-Za-z0-9+/=]+", "KEY"),
+        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
+        (r"[A-Za-z0-9+/]{60,}={0,2}", "DATA"),
+        (r"\bip-\d+(-\d+){3}", "HOST"),
+        // Where in a list something is, is where its id stands among others.
+        (r"\[\d+\]", "[]"),
+    ];
+    let own: Vec<(Regex, &str)> =
+        own.iter().map(|(what, with)| Ok((Regex::new(what)?, *with))).collect::<Result<_, regex::Error>>()?;
+    let mut lines = std::collections::BTreeSet::new();
+    flatten(dump, String::new(), &mut lines);
+    let mut shape = BTreeMap::new();
+    for mut line in lines {
+        for (what, with) in &own {
+            line = what.replace_all(&line, *with).into_owned();
+        }
+        *shape.entry(line).or_default() += 1;
+    }
+    Ok(shape)
+}
+
+/// The lines in which two worlds differ.
+fn differ(one: &BTreeMap<String, usize>, other: &BTreeMap<String, usize>) -> String {
+    let lines = |a: &BTreeMap<String, usize>, b: &BTreeMap<String, usize>, sign: &str| -> Vec<String> {
+        let more = a.iter().filter(|(line, count)| b.get(*line) != Some(count));
+        more.map(|(line, count)| format!("{sign} {count} × {line}")).collect()
+    };
+    [lines(one, other, "-"), lines(other, one, "+")].concat().into_iter().take(40).collect::<Vec<_>>().join("\n")
+}
+
+pub async fn killed_at_some_calls_it_goes_on(account: Account) -> Check {
+    at_points(account, Some(SOME)).await
+}
+
+pub async fn killed_at_every_call_it_goes_on(account: Account) -> Check {
+    at_points(account, None).await
+}
+
+async fn at_points(account: Account, some: Option<usize>) -> Check {
+    let before = account.dump().await?;
+    // The first of all makes what an account has for ever.
+    up(&account, NAME, &[]).await?.ok("kup up")?;
+    down(&account, NAME).await?.ok("kup down")?;
+    account.wire.clear();
+    up(&account, NAME, &[]).await?.ok("kup up")?;
+    let ups = points(Command::Up, &account.wire.calls());
+    let whole = shape(&account.dump().await?)?;
+    account.wire.clear();
+    down(&account, NAME).await?.ok("kup down")?;
+    let downs = points(Command::Down, &account.wire.calls());
+    let all: Vec<Point> = ups.into_iter().chain(downs).collect();
+    let (seed, stride) = (seed()?, some.map_or(1, |some| all.len().div_ceil(some)));
+    let first = usize::try_from(seed)? % stride;
+    let chosen: Vec<Point> = all.iter().skip(first).step_by(stride).copied().collect();
+    eprintln!("{} of {} points, from the {first}. on each {stride}. (KUP_TEST_SEED={seed})", chosen.len(), all.len());
+    for point in chosen {
+        at(&account, point, &whole).await?;
+        let after = account.dump().await?;
+        ensure!(after == before, "{point:?}: down left or took:\n{}", difference(&before, &after));
+    }
+    Ok(())
+}
+
+/// Kills kup there, has it go on, and removes the cluster.
+async fn at(account: &Account, point: Point, whole: &BTreeMap<String, usize>) -> Check {
+    let removes = ["down", "--provider", "aws", "-y", "--name"];
+    let words = if point.command == Command::Up { &UP[..] } else { &removes[..] };
+    if point.command == Command::Down {
+        account.wire.clear();
+        up(account, NAME, &[]).await?.ok("kup up")?;
+    }
+    account.wire.begin(point.rule());
+    let status = account.start_victim(&[words, &[NAME]].concat())?.wait().await?;
+    let call =
+        account.wire.calls().into_iter().filter(|call| call.mutating == point.mutating).nth(point.at).map(|call| call.name);
+    account.wire.clear();
+    // What runs at the same time may be one call less: then there was nothing to be killed at.
+    ensure!(
+        status.code().is_none() || (call.is_none() && status.success()),
+        "{point:?} at {call:?}: it was not killed: {status}"
+    );
+    if point.command == Command::Up {
+        up(account, NAME, &[]).await?.ok(&format!("kup up after {point:?} at {call:?}"))?;
+        let now = shape(&account.dump().await?)?;
+        ensure!(now == *whole, "after {point:?} at {call:?}, this is other than undisturbed:\n{}", differ(whole, &now));
+    }
+    down(account, NAME).await?.ok(&format!("kup down after {point:?} at {call:?}")).map(drop)
+}
