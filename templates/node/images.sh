@@ -4,6 +4,7 @@ set -eu
 bundle={{ bundle }}
 ctr() { "$bundle/bin/ctr" --namespace k8s.io images "$@"; }
 there=$(ctr ls -q)
+jobs=
 while read -r file image; do
   # Not all of them may have come yet.
   [ -e "$bundle/images/$file.tar" ] || continue
@@ -11,10 +12,18 @@ while read -r file image; do
 $there
 " in *"
 $image
-"*) ;; *) ctr import "$bundle/images/$file.tar" > /dev/null ;; esac
+"*) ;;
+    # Its own way to unpack takes a third of the time that the transfer service's takes; and all at once.
+    *)
+      ctr import --local "$bundle/images/$file.tar" > /dev/null &
+      jobs="$jobs $!"
+      ;;
+  esac
 done << 'END'
 pause {{ pause_image }}
 {%- for file in images|dictsort if file[0] != "pause" %}
 {{ file[0] }} {{ file[1] }}
 {%- endfor %}
 END
+for job in $jobs; do wait "$job"; done
+
