@@ -61,7 +61,8 @@ pub async fn run(context: &Context, span: &Span) -> Result<String> {
     let mut asked = Instant::now();
     // What a machine said before is no news: it tries again every minute, and what it lacked may have come.
     let (mut old, mut says) = (BTreeMap::new(), BTreeMap::new());
-    for name in waiting(&there, &nodes.borrow_and_update().clone()).into_keys().take(ASKED) {
+    let missing = waiting(&there, &nodes.borrow_and_update());
+    for name in missing.into_keys().take(ASKED) {
         old.insert(name.clone(), times_given_up(&source.console(&name).await?));
     }
     let mut words = Instant::now() + WORDS;

@@ -79,11 +79,6 @@ impl World {
         Ok(server.host().ok_or("the server has no host")?.to_owned())
     }
 
-    /// A directory of the test's own, the user's home.
-    pub fn home(&self) -> &Path {
-        self.home.path()
-    }
-
     /// Runs a shell script in the machine behind an instance, as nobody in AWS could: it goes in by standard input.
     pub async fn on(&self, id: &str, script: &str) -> Check<Output> {
         let machine = format!("kup-aws-{}-{id}", self.port);

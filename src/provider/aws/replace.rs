@@ -186,7 +186,9 @@ mod tests {
             healthy: true,
             version: version.map(str::to_owned),
         };
-        AutoScalingGroupFound { members: versions.iter().map(member).collect(), ..AutoScalingGroupFound::default() }
+        let mut group = AutoScalingGroupFound::default();
+        group.members.extend(versions.iter().map(member));
+        group
     }
 
     #[test]
