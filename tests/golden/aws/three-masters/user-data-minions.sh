@@ -59,8 +59,9 @@ pause=1
 until login && get node/manifest "$dir/manifest" && get node/node.sh "$dir/node.sh" && checked; do
 	rm -f "$dir/node.sh"
 	if [ $(($(date +%s) - begun)) -ge "$patience" ]; then
+		# Whoever waits for it reads that. Nobody may: what it lacks can come when nobody looks.
 		say "gave up after $patience s: $why"
-		exit 1
+		pause=60
 	fi
 	say "$why; trying again in $pause s"
 	sleep "$pause"
