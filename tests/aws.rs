@@ -11,6 +11,8 @@ mod support;
 mod bad_days;
 #[path = "aws/crash.rs"]
 mod crash;
+#[path = "aws/crowd.rs"]
+mod crowd;
 #[path = "aws/foreign.rs"]
 mod foreign;
 #[path = "aws/leftovers.rs"]
@@ -57,6 +59,8 @@ on!(
     ],
     long [
         crash::killed_at_some_calls_it_goes_on,
+        crowd::of_fifty_who_race_one_makes_the_cluster,
+        crowd::ten_clusters_are_made_at_once,
         story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
@@ -73,6 +77,8 @@ on!(
     [
         story::a_cluster_is_built_changed_and_removed,
         crash::killed_at_some_calls_it_goes_on,
+        crowd::of_fifty_who_race_one_makes_the_cluster,
+        crowd::ten_clusters_are_made_at_once,
         story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,

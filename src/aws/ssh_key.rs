@@ -82,10 +82,12 @@ pub fn fingerprint(public: &str) -> Result<String> {
 }
 
 /// Has the private key with that fingerprint at `path` for `user`, writing it if [`public`] promised it, and notes the user if kup made it.
+/// Gives the public half, as one line, of the key that is there: where two clusters are made at the same time, a promised key gives way to
+/// the one that kup wrote for the other.
 ///
 /// # Errors
 /// If another key, or none, is there by now; if files can't be written.
-pub fn keep(path: &Path, fingerprint: &str, user: &str) -> Result<()> {
+pub fn keep(path: &Path, fingerprint: &str, user: &str) -> Result<String> {
     let book = Book::open()?;
     keep_in(&book, path, fingerprint, user)
 }
@@ -108,13 +110,16 @@ pub fn release(user: &str) -> Result<()> {
     release_in(&Book::open()?, user)
 }
 
-fn keep_in(book: &Book, path: &Path, fingerprint: &str, user: &str) -> Result<()> {
+fn keep_in(book: &Book, path: &Path, fingerprint: &str, user: &str) -> Result<String> {
     let mut made = book.read()?;
     let promised = PROMISED.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-    let there = read(path)?;
-    let key = match (&there, promised) {
-        (Some(public), _) if public.fingerprint(HashAlg::Sha256).to_string() == fingerprint => None,
-        (None, Some(key)) if key.fingerprint(HashAlg::Sha256).to_string() == fingerprint => Some(key),
+    let promised = promised.filter(|key| key.fingerprint(HashAlg::Sha256).to_string() == fingerprint);
+    let there = read(path)?.map(|public| (public.fingerprint(HashAlg::Sha256).to_string(), public));
+    let by_kup = |print: &str| made.0.get(path).is_some_and(|record| record.fingerprint == print);
+    let (print, public, key) = match (there, promised) {
+        (Some((print, public)), _) if print == fingerprint => (print, public, None),
+        (Some((print, public)), Some(_)) if by_kup(&print) => (print, public, None),
+        (None, Some(key)) => (fingerprint.to_owned(), key.public_key().clone(), Some(key)),
         (Some(_), _) => {
             return Err(Error::new(format!("the SSH key {} is another one than before", path.display()))
                 .why("something else has written it meanwhile")
@@ -125,26 +130,26 @@ fn keep_in(book: &Book, path: &Path, fingerprint: &str, user: &str) -> Result<()
         }
     };
     // Noted before it is written, so that one that a kill left behind is known as kup's.
-    let is_ours = |record: &Record| record.fingerprint == fingerprint;
+    let is_ours = |record: &Record| record.fingerprint == print;
     if key.is_some() || made.0.get(path).is_some_and(is_ours) {
-        let record = made
-            .0
-            .entry(path.to_owned())
-            .or_insert_with(|| Record { fingerprint: fingerprint.to_owned(), users: BTreeSet::new() });
+        let record =
+            made.0.entry(path.to_owned()).or_insert_with(|| Record { fingerprint: print.clone(), users: BTreeSet::new() });
         if !is_ours(record) {
-            *record = Record { fingerprint: fingerprint.to_owned(), users: BTreeSet::new() };
+            *record = Record { fingerprint: print.clone(), users: BTreeSet::new() };
         }
         if record.users.insert(user.to_owned()) {
             book.write(&made)?;
         }
     }
-    let Some(key) = key else { return Ok(()) };
+    let Some(key) = key else { return line(public) };
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         state::private_dir(directory)?;
     }
     let private = key.to_openssh(LineEnding::LF).context("cannot write an SSH key")?;
-    state::write_atomic(&beside(path), format!("{}\n", line(key.public_key().clone())?).as_bytes(), 0o644)?;
-    state::write_atomic(path, private.as_bytes(), 0o600)
+    let public = line(public)?;
+    state::write_atomic(&beside(path), format!("{public}\n").as_bytes(), 0o644)?;
+    state::write_atomic(path, private.as_bytes(), 0o600)?;
+    Ok(public)
 }
 
 fn release_in(book: &Book, user: &str) -> Result<()> {

@@ -84,6 +84,27 @@ fn a_key_is_promised_then_made_and_goes_with_its_last_user() {
 }
 
 #[test]
+fn a_promised_key_gives_way_to_the_one_that_another_cluster_got_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    let promised = fingerprint(&public_at(&path).unwrap()).unwrap();
+    // Another process has kept its own promise meanwhile.
+    let other = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
+    let print = other.fingerprint(HashAlg::Sha256).to_string();
+    write(&path, &other.to_openssh(LineEnding::LF).unwrap(), 0o600);
+    let book = Book::at(directory.path().join("keys.json")).unwrap();
+    assert!(keep_in(&book, &path, &promised, "1/r/b").is_err(), "nobody says that it is kup's");
+    let users = BTreeSet::from(["1/r/a".to_owned()]);
+    book.write(&Made(BTreeMap::from([(path.clone(), Record { fingerprint: print.clone(), users })]))).unwrap();
+    let public = keep_in(&book, &path, &promised, "1/r/b").unwrap();
+    assert_eq!(fingerprint(&public).unwrap(), print);
+    release_in(&book, "1/r/a").unwrap();
+    assert!(path.exists(), "the second cluster uses it");
+    release_in(&book, "1/r/b").unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_key_of_somebody_else_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");

@@ -89,14 +89,14 @@ impl Resource for KeyPair {
 
     async fn create(&self, cx: &Cx<'_, Aws>) -> Result<KeyPairFound> {
         let aws = cx.cloud;
-        let fingerprint = ssh_key::fingerprint(&self.public)?;
         // Before AWS has the public half: nobody could use it without the other one.
-        ssh_key::keep(&self.private, &fingerprint, &ssh_key::user(aws))?;
+        let public = ssh_key::keep(&self.private, &ssh_key::fingerprint(&self.public)?, &ssh_key::user(aws))?;
+        let fingerprint = ssh_key::fingerprint(&public)?;
         let key_name = aws.unique(&self.name, 255);
         let what = format!("the key pair {key_name} could not be made");
         let mut tags = tags::tags(aws, &self.name, None);
         tags.push((FINGERPRINT.to_owned(), fingerprint.clone()));
-        let call = aws.ec2.import_key_pair().key_name(&key_name).public_key_material(Blob::new(self.public.as_bytes()));
+        let call = aws.ec2.import_key_pair().key_name(&key_name).public_key_material(Blob::new(public.as_bytes()));
         let call = call.tag_specifications(tags::ec2::specification_of(ResourceType::KeyPair, tags));
         match call.send().await.failure() {
             Ok(made) => {
