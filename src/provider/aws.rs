@@ -21,6 +21,7 @@ pub mod checks;
 mod finder;
 pub mod first_login;
 pub mod kept;
+pub mod load;
 pub mod minions;
 pub mod replace;
 pub mod secrets;
