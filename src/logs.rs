@@ -132,7 +132,8 @@ async fn journal(standing: &Standing, found: &FoundMachine, named: &[UnitName], 
     let ssh = standing.connect(found).await?;
     let mut command = format!("journalctl -q --no-pager -o json --output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT --since=-{since}");
     let named = named.iter().map(|u| u.0.as_str());
-    let wanted: Vec<&str> = if named.len() == 0 { units(found.machine.role).collect() } else { named.collect() };
+    let wanted: Vec<&str> =
+        if named.len() == 0 { units(found.machine.role, found.machine.cloud.is_some()).collect() } else { named.collect() };
     for unit in wanted {
         // Names were checked or are ours: nothing in them needs quoting.
         command.push_str(&format!(" -u {unit}.service"));

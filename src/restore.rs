@@ -20,8 +20,10 @@ use crate::machine::topology::Topology;
 use crate::report::Report;
 use crate::standing::Standing;
 
+pub mod aws;
 pub mod local;
 mod masters;
+mod minions;
 mod settle;
 
 /// How far revisions jump: further than any cluster writes while a backup of it is of use (a thousand a second for eleven days).
@@ -73,6 +75,8 @@ impl Restore {
         span.close(ready.map_err(|e| e.left(unchanged)))?;
         let standing = cluster.standing().await?;
         let (masters, nodes) = connect(&standing).await.map_err(|e| e.left(unchanged))?;
+        // While the API still answers, since it knows their host keys.
+        let reached = minions::reach(&standing, Vec::new()).await;
         let backup = self.save(&standing, &masters, store, report).await.map_err(|e| e.left(unchanged))?;
         let topology = Topology::of(standing.masters().map(|m| &m.machine));
         let span = report.step("snapshot");
@@ -80,7 +84,8 @@ impl Restore {
         let prepared = masters::prepare(&masters, &topology, &self.snapshot, &token, BUMP, &span).await;
         span.close(prepared.map_err(|e| e.left(unchanged)))?;
 
-        let outcome = self.replace(cluster, &standing, (masters.as_slice(), nodes.as_slice()), &token, report).await;
+        let machines = Machines { masters, nodes, minions: reached };
+        let outcome = self.replace(cluster, &standing, machines, &token, report).await;
         let (dropped_secrets, removed_nodes) = outcome.map_err(|e| self.resumable(e, &standing, backup.as_deref()))?;
         Ok(Restored { backup, dropped_secrets, removed_nodes })
     }
@@ -112,16 +117,16 @@ impl Restore {
         &self,
         cluster: &impl Bring,
         standing: &Standing,
-        (masters, nodes): (&[Ssh], &[Ssh]),
+        Machines { masters, nodes, minions }: Machines,
         token: &str,
         report: &Report,
     ) -> Result<(Vec<String>, Vec<String>)> {
         let first = masters.first().ok_or_else(|| Error::new(format!("cluster {} has no master", standing.id.name)))?;
         let span = report.step("etcd");
         let placed = async {
-            masters::replace(masters, token, &self.again, &span).await?;
+            masters::replace(&masters, token, &self.again, &span).await?;
             // Before anything starts: what a node knew is of no use whatever comes next.
-            masters::forget(nodes, &span).await?;
+            masters::forget(&nodes, &span).await?;
             span.waiting("etcd to start on all masters");
             cluster.up(Some("etcd"), &Report::silent()).await?;
             masters::forget_leaders(first).await?;
@@ -135,37 +140,49 @@ impl Restore {
             cluster.up(Some("api"), &Report::silent()).await?;
             // Before any controller or pod sees it.
             settle::trust(standing, &span).await?;
+            settle::revoke(standing, &span).await?;
             let names: BTreeSet<&str> =
                 standing.machines.iter().filter(|m| m.machine.role.is_node()).map(|m| m.machine.name.as_str()).collect();
-            settle::remove_foreign(standing, &names, &span).await
+            let removed = settle::remove_foreign(standing, &names, &span).await?;
+            minions::wake(cluster, standing, minions, &span, report).await;
+            Ok(removed)
         };
         let removed = removed.await;
         let removed = span.close(removed)?;
         cluster.up(None, report).await?;
-        masters::finish(masters).await?;
+        masters::finish(&masters).await?;
         Ok((dropped, removed))
     }
 
     fn resumable(&self, error: Error, standing: &Standing, backup: Option<&str>) -> Error {
-        let name = &standing.id.name;
+        let flags = standing.id.flags();
         let left = "the restore is half done; what etcd had before is in /var/lib/etcd/member.kup-old on each master";
         let saved = backup.map(|backup| format!(", and in the backup {backup}")).unwrap_or_default();
         let error = Error { hints: Vec::new(), ..error };
-        let error =
-            error.left(format!("{left}{saved}")).hint(format!("`kup etcd restore {} --name {name}` does it again", self.again));
+        let error = error.left(format!("{left}{saved}")).hint(format!("`kup etcd restore {} {flags}` does it again", self.again));
         match backup {
-            Some(backup) => error.hint(format!("`kup etcd restore {backup} --name {name}` brings back what was there")),
+            Some(backup) => error.hint(format!("`kup etcd restore {backup} {flags}` brings back what was there")),
             None => error,
         }
     }
 }
 
-/// Logs in to all masters, and to all nodes, masters included.
+/// The machines of a cluster, logged in to.
+struct Machines {
+    masters: Vec<Ssh>,
+    /// All nodes that kup sets up, masters included.
+    nodes: Vec<Ssh>,
+    /// Minions that set themselves up, as far as they were reached.
+    minions: Vec<Ssh>,
+}
+
+/// Logs in to all masters, and to all nodes that kup sets up, masters included.
 ///
 /// # Errors
 /// One that does not answer: a snapshot is restored on all masters or on none.
 async fn connect(standing: &Standing) -> Result<(Vec<Ssh>, Vec<Ssh>)> {
-    let all = standing.machines.iter().filter(|m| m.machine.role.is_node()).map(|found| standing.connect(found));
+    let ours = standing.machines.iter().filter(|m| m.machine.role.is_node() && !m.machine.sets_itself_up());
+    let all = ours.map(|found| standing.connect(found));
     let all = tokio::time::timeout(CONNECT, futures::future::try_join_all(all));
     let nodes = all.await.map_err(|_| Error::new(format!("not all machines let kup in within {} s", CONNECT.as_secs())))??;
     let masters = nodes.iter().filter(|ssh| ssh.machine().role == Role::Master).cloned().collect();

@@ -7,8 +7,8 @@ use crate::bootstrap::api::ApiClient;
 use crate::cluster::Cluster;
 use crate::cluster::problem::{did_you_mean, quoted};
 use crate::error::{Error, Result};
-use crate::machine::Role;
 use crate::machine::ssh::{LoginKey, Ssh};
+use crate::machine::{Machine, Role};
 use crate::pki::{Pair, Pki, layout};
 use crate::provider::{ClusterId, Finder, Found, FoundMachine};
 use crate::saved;
@@ -129,12 +129,15 @@ pub async fn find(id: &ClusterId, provider: &impl Finder) -> Result<Found> {
     Err(error.hint("kup up makes one"))
 }
 
-/// The machine that a user's word means.
+/// The machine that a user's word means: its name, the name without the cluster's, or what it is called among the cluster's resources in a
+/// cloud, where machines are named by the cloud: `master-1`.
 ///
 /// # Errors
 /// An unknown one is a usage error that lists those there are.
 pub fn pick<'a>(id: &ClusterId, machines: &'a [FoundMachine], word: &str) -> Result<&'a FoundMachine> {
-    if let Some(found) = machines.iter().find(|m| m.machine.name == word || short(id, &m.machine.name) == word) {
+    let called = |machine: &Machine| machine.cloud.as_ref().is_some_and(|cloud| cloud.resource == word);
+    let is = |machine: &Machine| machine.name == word || short(id, &machine.name) == word || called(machine);
+    if let Some(found) = machines.iter().find(|found| is(&found.machine)) {
         return Ok(found);
     }
     let names: Vec<&str> = machines.iter().map(|m| short(id, &m.machine.name)).collect();
@@ -156,7 +159,7 @@ pub fn short<'a>(id: &ClusterId, name: &'a str) -> &'a str {
 mod tests {
     use super::*;
     use crate::cluster::spec::ProviderKind;
-    use crate::machine::{BundleAccess, Machine};
+    use crate::machine::{BundleAccess, InCloud};
 
     fn machines() -> (ClusterId, Vec<FoundMachine>) {
         let id = ClusterId { provider: ProviderKind::Local, name: "a-b".into() };
@@ -192,6 +195,24 @@ mod tests {
         for wrong in ["minion", "minion-2", "b-minion-1", "", "-oProxyCommand=x"] {
             assert_eq!(name(wrong).unwrap_err().kind.exit_code(), 2, "{wrong}");
         }
+    }
+
+    #[test]
+    fn masters_in_a_cloud_are_also_found_by_what_they_are_there() {
+        let (id, mut all) = machines();
+        all[0].machine.name = "i-0123456789abcdef0".into();
+        all[0].machine.cloud = Some(InCloud {
+            provider_id: String::new(),
+            resource: "master-1".into(),
+            outside: None,
+            called: Vec::new(),
+            etcd_volume: None,
+            place: None,
+        });
+        for word in ["master-1", "i-0123456789abcdef0"] {
+            assert_eq!(pick(&id, &all, word).unwrap().machine.name, "i-0123456789abcdef0");
+        }
+        assert!(pick(&id, &all, "master-2").is_err());
     }
 
     #[test]

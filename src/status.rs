@@ -149,8 +149,8 @@ fn missing(standing: &Standing) -> Vec<String> {
 fn components(machines: &[MachineStatus], api: &Api) -> Vec<Component> {
     let mut all: Vec<Component> = UNITS
         .iter()
-        .map(|(unit, _)| {
-            let wanting = machines.iter().filter(|m| units(m.role).any(|u| u == *unit));
+        .map(|(unit, ..)| {
+            let wanting = machines.iter().filter(|m| units(m.role, m.in_cloud).any(|u| u == *unit));
             let well = wanting.clone().filter(|m| m.units.iter().any(|u| u.name == *unit && u.well())).count();
             Component { name: (*unit).to_owned(), well, of: wanting.count() }
         })

@@ -9,6 +9,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use kup::aws::node_files::{Content, object};
+use kup::aws::node_images::{self, IMAGES, Loaded};
 use kup::aws::user_data::{Minion, bucket_url};
 use kup::bundle::manifest::{File, Origin};
 use kup::bundle::{Arch, Manifest, Role};
@@ -66,6 +67,9 @@ esac
 exec REAL "$@"
 "#;
 
+/// `ctr`: what is imported is kept in a file.
+const CTR: &str = "#!/bin/sh\n[ \"$4\" != import ] || cat \"$5\" >> /run/fake/imported\n";
+
 /// A machine that boots, and the world around it.
 struct Machine {
     world: World,
@@ -121,7 +125,7 @@ impl Machine {
             ("containerd", "bin/containerd", Role::Both, "containerd"),
             ("containerd-shim-runc-v2", "bin/containerd-shim-runc-v2", Role::Both, "shim"),
             ("runc", "bin/runc", Role::Both, "runc"),
-            ("ctr", "bin/ctr", Role::Both, "ctr"),
+            ("ctr", "bin/ctr", Role::Both, CTR),
             ("kubelet", "bin/kubelet", Role::Both, kubelet),
             ("kube-proxy", "bin/kube-proxy", Role::Both, "kube-proxy"),
             ("flanneld", "bin/flanneld", Role::Both, "flanneld"),
@@ -328,6 +332,38 @@ async fn another_bundle_waits_for_another_machine() {
     assert_eq!(machine.text("opt/kup/bundle/bin/kubelet"), "kubelet");
     assert_eq!(machine.started(), ["restart kubelet.service", "restart kube-proxy.service", "restart flanneld.service"]);
     assert_eq!(said(&machine.tick().await), "", "it is said again and again");
+}
+
+#[tokio::test]
+async fn images_that_somebody_loaded_come_too() {
+    let machine = Machine::new().await;
+    let mut content = machine.publish("CERTIFICATE one\n", "kubelet");
+    assert!(machine.boot().await.status.success());
+    machine.started();
+    let archive =
+        |bytes: &[u8], name: &str| Loaded { sha256: hex::encode(Sha256::digest(bytes)), names: [name.to_owned()].into() };
+    let mut load = |list: &[Loaded]| {
+        content.images = node_images::text(list);
+        machine.world.put(IMAGES, content.images.as_str());
+        machine.put(&content);
+    };
+    let one = archive(b"one", "registry.example.com/one:1");
+    machine.world.put(&one.object(), gzip(b"one"));
+    load(std::slice::from_ref(&one));
+    assert_eq!(said(&machine.tick().await), "kup: loaded the images registry.example.com/one:1\n");
+    assert_eq!(machine.text("run/fake/imported"), "one");
+    assert_eq!(said(&machine.tick().await), "", "it is loaded again and again");
+    // Another one, whose archive is not what it should be, and then is.
+    let two = archive(b"two", "two:2");
+    machine.world.put(&two.object(), gzip(b"three"));
+    load(&[one, two.clone()]);
+    let text = said(&machine.tick().await);
+    assert!(text.contains(&format!("kup: {} in the bucket is not what node/images names", two.object())), "{text}");
+    assert_eq!(machine.text("run/fake/imported"), "one");
+    machine.world.put(&two.object(), gzip(b"two"));
+    assert_eq!(said(&machine.tick().await), "kup: loaded the images two:2\n");
+    assert_eq!(machine.text("run/fake/imported"), "onetwo");
+    assert_eq!(machine.started(), [""; 0]);
 }
 
 #[tokio::test]

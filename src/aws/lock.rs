@@ -373,7 +373,7 @@ fn busy(aws: &Aws, holder: &Holder) -> Error {
         .why(format!("`{}` (process {} on {}) has held it since {}", o.command, o.pid, o.host, o.since))
         .hint("wait for it to end, or stop it, then try again")
         .hint(format!(
-            "if it is no more: its lock ends by itself {} s after its last word, and --break-lock takes it at once",
+            "if it is no more: its lock ends by itself {} s after its last word, and --break-lock of `kup up` and `kup down` takes it at once",
             holder.life
         ))
 }

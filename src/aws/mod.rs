@@ -10,6 +10,7 @@ pub mod layout;
 pub mod leftovers;
 pub mod lock;
 pub mod node_files;
+pub mod node_images;
 pub mod node_store;
 pub mod permissions;
 pub mod plan_view;

@@ -3,7 +3,8 @@
 //! ```text
 //! node/node.sh          the script that makes a machine a minion, and keeps it one
 //! node/files.tar.gz     a minion's files, with tokens in place of what is its own, and the scripts that place them
-//! bundle/<sha256>.gz    the bundle's files, compressed; the sum is that of the file itself
+//! node/images           the archives of images that users loaded onto all nodes, if there are any
+//! bundle/<sha256>.gz    the bundle's files and these archives, compressed; the sum is that of the file itself
 //! node/manifest         a line for each of these: what counts is what this names
 //! ```
 
@@ -14,6 +15,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
+use super::node_images::IMAGES;
 use crate::backup::Place;
 use crate::bundle::manifest::File as BundleFile;
 use crate::bundle::{self, pack};
@@ -62,6 +64,8 @@ pub struct Content {
     pub files: Vec<u8>,
     /// The bundle's files that a minion needs, those needed first in front.
     pub bundle: Vec<BundleFile>,
+    /// The list of the images that users loaded, as it is in the bucket; empty if there is none.
+    pub images: String,
 }
 
 /// The object that a file of the bundle is in.
@@ -80,17 +84,30 @@ impl Content {
         }
         let images = Images::of(bundle)?;
         let kind = Kind { cluster, topology, role: Role::Minion, images: &images, in_cloud: true, backups: &Place::Directory };
-        Ok(Content { script: script(bundle)?, files: files(&kind, credentials)?, bundle: needed(bundle) })
+        let files = files(&kind, credentials)?;
+        Ok(Content { script: script(bundle)?, files, bundle: needed(bundle), images: String::new() })
     }
 
     /// The manifest.
     pub fn manifest(&self) -> String {
         let mut lines = format!("{}  {SCRIPT}\n{}  {FILES}\n", sha256(self.script.as_bytes()), sha256(&self.files));
+        if !self.images.is_empty() {
+            lines.push_str(&format!("{}  {IMAGES}\n", sha256(self.images.as_bytes())));
+        }
         for file in &self.bundle {
             lines.push_str(&format!("{}  {}  {:04o} {}\n", file.sha256, object(file), pack::mode(file), file.path));
         }
         lines
     }
+}
+
+/// A manifest with another list of the images that users loaded, and all else as it is.
+pub fn with_images(manifest: &str, images: &str) -> String {
+    let line = format!("{}  {IMAGES}", sha256(images.as_bytes()));
+    let mut lines: Vec<&str> = manifest.lines().filter(|old| !old.ends_with(&format!("  {IMAGES}"))).collect();
+    // Where the whole manifest has it.
+    lines.insert(lines.len().min(2), &line);
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use super::Aws;
 use super::fault::{Explain as _, Failure, Fault, unless_gone};
-use super::node_files::{Content, FILES, MANIFEST, SCRIPT, object};
+use super::node_files::{self, Content, FILES, MANIFEST, SCRIPT, object};
+use super::node_images::{self, IMAGES, Loaded};
 use super::permissions::{Need, Scope, implied, need};
 use crate::bundle::Bundle;
 use crate::bundle::manifest::File;
@@ -32,6 +33,7 @@ pub const NEEDS: &[Need] = &[
     need("s3:GetObject", Scope::Bucket),
     implied("s3:ListBucket", "s3:ListObjectsV2", Scope::Bucket),
     need("s3:PutObject", Scope::Bucket),
+    need("s3:DeleteObject", Scope::Bucket),
 ];
 
 /// How long one file of the bundle may take: 40 MB at 0.3 Mbit/s. A line that lets nothing through is given up long before, by the SDK.
@@ -58,17 +60,11 @@ pub struct Due {
 ///
 /// # Errors
 /// Those of AWS.
-pub async fn look(aws: &Aws, content: Content) -> Result<Due> {
-    let what = || format!("what minions start from could not be read in the bucket {}", aws.bucket());
-    let manifest = async {
-        let call = aws.s3.get_object().bucket(aws.bucket()).key(MANIFEST).expected_bucket_owner(&aws.identity.account);
-        let Some(found) = unless_gone(call.send().await.failure()).map_err(|failure| failure.error(what()))? else {
-            return Ok(None);
-        };
-        let bytes = found.body.collect().await.with_context(what)?.to_vec();
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-    };
-    let (manifest, node, bundle) = tokio::try_join!(manifest, keys(aws, "node/"), keys(aws, "bundle/"))?;
+pub async fn look(aws: &Aws, mut content: Content) -> Result<Due> {
+    let (manifest, node, bundle) = tokio::try_join!(text(aws, MANIFEST), keys(aws, "node/"), keys(aws, "bundle/"))?;
+    if node.contains(IMAGES) {
+        content.images = text(aws, IMAGES).await?.unwrap_or_default();
+    }
     let wanted = content.manifest();
     let said: BTreeSet<&str> = manifest.iter().flat_map(|text| text.lines()).collect();
     let stale =
@@ -80,6 +76,66 @@ pub async fn look(aws: &Aws, content: Content) -> Result<Due> {
         first: manifest.is_none(),
         content,
     })
+}
+
+/// An object that is text; none if it is not there.
+async fn text(aws: &Aws, key: &str) -> Result<Option<String>> {
+    let what = || format!("{key} could not be read in the bucket {}", aws.bucket());
+    let call = aws.s3.get_object().bucket(aws.bucket()).key(key).expected_bucket_owner(&aws.identity.account);
+    let Some(found) = unless_gone(call.send().await.failure()).map_err(|failure| failure.error(what()))? else {
+        return Ok(None);
+    };
+    let bytes = found.body.collect().await.with_context(what)?.to_vec();
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Puts a compressed archive of images into the bucket, unless it is there. `sha256` is that of the archive itself.
+///
+/// # Errors
+/// Those of AWS.
+pub async fn put_archive(aws: &Aws, sha256: &str, pack: Pack, span: &Span) -> Result<()> {
+    let key = node_images::object(sha256);
+    if keys(aws, &key).await?.contains(&key) {
+        return Ok(());
+    }
+    let total = pack.size;
+    let (sender, mut sent) = watch::channel(0_u64);
+    let mut work = std::pin::pin!(send(aws, &key, &key, pack, total, Arc::new(sender)));
+    loop {
+        tokio::select! {
+            outcome = &mut work => return outcome,
+            Ok(()) = sent.changed() => span.progress((*sent.borrow_and_update()).min(total), Some(total), Unit::Bytes),
+        }
+    }
+}
+
+/// Makes minions that come later have the images of an archive that is in the bucket, by somebody who holds the cluster's lock. What is of
+/// no more use then is removed.
+///
+/// # Errors
+/// Those of AWS; nothing is there that minions start from.
+pub async fn remember(aws: &Aws, new: Loaded) -> Result<()> {
+    let nothing = || {
+        Error::new(format!("nothing that minions start from is in the bucket {}", aws.bucket()))
+            .hint(format!("`kup up {}` puts it there", aws.flags()))
+    };
+    let (manifest, images) = tokio::try_join!(text(aws, MANIFEST), text(aws, IMAGES))?;
+    let manifest = manifest.ok_or_else(nothing)?;
+    let (list, old) = node_images::with(node_images::parse(&images.unwrap_or_default())?, new);
+    let images = node_images::text(&list);
+    let changed = node_files::with_images(&manifest, &images);
+    if changed == manifest {
+        return Ok(());
+    }
+    put(aws, IMAGES, images.into_bytes()).await?;
+    put(aws, MANIFEST, changed.into_bytes()).await?;
+    for one in old {
+        let key = one.object();
+        let call = aws.s3.delete_object().bucket(aws.bucket()).key(&key).expected_bucket_owner(&aws.identity.account);
+        unless_gone(call.send().await.failure())
+            .map_err(|failure| failure.error(format!("{key} could not be removed from the bucket {}", aws.bucket())))?;
+    }
+    Ok(())
 }
 
 /// The names of all objects that begin so.
@@ -170,8 +226,14 @@ async fn put(aws: &Aws, key: &str, bytes: Vec<u8>) -> Result<()> {
 async fn upload(aws: &Aws, bundle: &Arc<Bundle>, file: &File, sent: Arc<watch::Sender<u64>>) -> Result<()> {
     let (from, one) = (bundle.clone(), file.clone());
     let packing = tokio::task::spawn_blocking(move || pack::object(&from, &one));
-    let Pack { path, size, sha256 } = packing.await.context("compressing the bundle broke off")??;
-    let counted = file.size;
+    let pack = packing.await.context("compressing the bundle broke off")??;
+    let key = object(file);
+    send(aws, &key, &format!("{key} ({})", file.path), pack, file.size, sent).await
+}
+
+/// Puts a compressed file into the bucket. `sent` hears how far it is, in parts of `counted`.
+async fn send(aws: &Aws, key: &str, called: &str, pack: Pack, counted: u64, sent: Arc<watch::Sender<u64>>) -> Result<()> {
+    let Pack { path, size, sha256 } = pack;
     let body = SdkBody::retryable(move || {
         SdkBody::from_body_1_x(Counted { path: path.clone(), file: None, size, read: 0, counted, said: 0, sent: sent.clone() })
     });
@@ -179,11 +241,10 @@ async fn upload(aws: &Aws, bundle: &Arc<Bundle>, file: &File, sent: Arc<watch::S
     let sum = base64::engine::general_purpose::STANDARD.encode(hex::decode(&sha256).context("a checksum is none")?);
     let patient =
         aws_sdk_s3::config::Config::builder().timeout_config(TimeoutConfig::builder().operation_attempt_timeout(UPLOAD).build());
-    let key = object(file);
-    let call = aws.s3.put_object().bucket(aws.bucket()).key(&key).expected_bucket_owner(&aws.identity.account);
+    let call = aws.s3.put_object().bucket(aws.bucket()).key(key).expected_bucket_owner(&aws.identity.account);
     let call = call.content_type("application/gzip").content_length(i64::try_from(size).unwrap_or(i64::MAX)).checksum_sha256(sum);
     let sending = call.body(ByteStream::new(body)).customize().config_override(patient).send();
-    sending.await.failure().map(drop).map_err(|failure| failed(aws, &format!("{key} ({})", file.path), failure))
+    sending.await.failure().map(drop).map_err(|failure| failed(aws, called, failure))
 }
 
 fn failed(aws: &Aws, key: &str, failure: Failure) -> Error {

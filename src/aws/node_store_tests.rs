@@ -76,6 +76,11 @@ async fn write(
     (StatusCode::OK, Vec::new())
 }
 
+async fn remove(State(world): State<Shared>, Part((_, key)): Part<(String, String)>) -> StatusCode {
+    world.objects.lock().unwrap().remove(&key);
+    StatusCode::NO_CONTENT
+}
+
 /// A cluster's owner who knows no other AWS than that.
 async fn aws(world: &Shared) -> Aws {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -83,7 +88,7 @@ async fn aws(world: &Shared) -> Aws {
     let router = Router::new()
         .route("/{bucket}", get(list))
         .route("/{bucket}/", get(list))
-        .route("/{bucket}/{*key}", get(read).put(write))
+        .route("/{bucket}/{*key}", get(read).put(write).delete(remove))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(world.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -180,6 +185,38 @@ async fn what_was_cut_off_or_lost_is_brought_again() {
     assert_eq!(bring(&aws, &bundle, "one\n").await.unwrap(), "node/node.sh, 1 file of the bundle");
     // A manifest that stands is never ahead of what it names.
     assert_eq!(puts(&world), [pause, SCRIPT.to_owned()]);
+}
+
+#[tokio::test]
+async fn loaded_images_are_remembered_whatever_up_writes() {
+    let cache = tempfile::tempdir().unwrap();
+    let (world, bundle) = (Shared::default(), bundle(cache.path()));
+    let aws = aws(&world).await;
+    let loaded = |digit: char, name: &str| Loaded { sha256: digit.to_string().repeat(64), names: [name.to_owned()].into() };
+    let error = remember(&aws, loaded('a', "one:1")).await.unwrap_err();
+    assert!(error.hints[0].contains("kup up"), "{error}");
+    bring(&aws, &bundle, "one\n").await.unwrap();
+    for digit in ['a', 'b'] {
+        let plain = tempfile::NamedTempFile::new().unwrap();
+        fs::write(plain.path(), [digit as u8]).unwrap();
+        let (_, (pack, _path)) = pack::archive(plain.path(), cache.path()).unwrap();
+        put_archive(&aws, &digit.to_string().repeat(64), pack, &Report::silent().step("load")).await.unwrap();
+    }
+    puts(&world);
+    remember(&aws, loaded('a', "one:1")).await.unwrap();
+    assert_eq!(puts(&world), [IMAGES, MANIFEST], "the list comes before what names it");
+    assert!(look(&aws, content(&bundle, "one\n")).await.unwrap().is_empty(), "an up has nothing to do");
+    bring(&aws, &bundle, "another\n").await.unwrap();
+    let text = |key: &str| String::from_utf8(world.objects.lock().unwrap()[key].clone()).unwrap();
+    assert!(text(MANIFEST).contains(&format!("{}  {IMAGES}\n", hex::encode(Sha256::digest(text(IMAGES))))), "{}", text(MANIFEST));
+    puts(&world);
+    // The same again, and one that takes its place.
+    remember(&aws, loaded('a', "one:1")).await.unwrap();
+    assert_eq!(puts(&world), [""; 0]);
+    remember(&aws, loaded('b', "one:1")).await.unwrap();
+    let there = |key: &str| world.objects.lock().unwrap().contains_key(key);
+    assert!(!there(&loaded('a', "").object()) && there(&loaded('b', "").object()));
+    assert!(!text(IMAGES).contains("aaaa") && text(IMAGES).contains("bbbb"));
 }
 
 #[tokio::test]

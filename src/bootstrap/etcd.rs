@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::machine::facts::EtcdData;
 use crate::machine::ssh::last_lines;
 use crate::machine::topology::Peer;
+use crate::provider::ClusterId;
 use crate::report::Span;
 use crate::templates;
 
@@ -41,9 +42,10 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     let masters = context.connected_masters().await;
     let restoring = masters.iter().find_map(|m| m.facts().ok()?.restoring.clone());
     if let Some(snapshot) = restoring.filter(|_| !context.restoring) {
-        let name = &context.cluster.name;
+        let id = ClusterId { provider: context.cluster.provider, name: context.cluster.name.clone() };
         return Err(Error::new(format!("the restore of etcd's snapshot {snapshot} was begun, and has not ended")).hint(format!(
-            "`kup etcd restore {snapshot} --name {name}` does it again and finishes it; so does any other snapshot"
+            "`kup etcd restore {snapshot} {}` does it again and finishes it; so does any other snapshot",
+            id.flags()
         )));
     }
     let formed = |h: &Host| h.facts().is_ok_and(|facts| facts.etcd == EtcdData::Formed);

@@ -15,6 +15,7 @@ use crate::addons::{self, Addon};
 use crate::error::{Error, Result};
 use crate::machine::Role;
 use crate::machine::dns_query::Query;
+use crate::machine::files::aws::{CLOUD_CONTROLLER, NODE_APPROVER};
 use crate::report::Span;
 
 /// How long everything together may take after the last unit has started. Nodes, pods and DNS take seconds; this is for the slow.
@@ -106,6 +107,9 @@ fn look(host: &Host) -> Look<'_> {
     let mut units = NODE_UNITS.to_vec();
     if host.machine.role == Role::Master {
         units.extend(MASTER_UNITS);
+        if host.machine.cloud.is_some() {
+            units.extend([CLOUD_CONTROLLER, NODE_APPROVER]);
+        }
     }
     Look::at(host, &units).with_api()
 }

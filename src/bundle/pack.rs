@@ -53,6 +53,24 @@ pub fn object(bundle: &Bundle, file: &File) -> Result<Pack> {
     noted(path, &sum)
 }
 
+/// Any file, compressed by gzip into a temporary one in this directory; with the sum of the file itself. Blocks.
+///
+/// # Errors
+/// It can't be read, or not be written.
+pub fn archive(file: &Path, dir: &Path) -> Result<(String, (Pack, tempfile::TempPath))> {
+    let what = || format!("cannot compress {}", file.display());
+    fs::create_dir_all(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let (length, sum) = verify::hash(file)?;
+    let mut temporary = tempfile::Builder::new().prefix("archive-").suffix(".gz").tempfile_in(dir).with_context(what)?;
+    let copied = fs::File::open(file).and_then(|content| member(&mut temporary, content)).with_context(what)?;
+    if copied != length {
+        return Err(Error::new(what()).why("it has changed in the meantime"));
+    }
+    let path = temporary.into_temp_path();
+    let (size, sha256) = verify::hash(&path)?;
+    Ok((sum, (Pack { path: path.to_path_buf(), size, sha256 }, path)))
+}
+
 /// What was made earlier, if it is still what it was then.
 fn standing(path: &Path, sum: &Path) -> Option<Pack> {
     let noted = fs::read_to_string(sum).ok()?;

@@ -12,13 +12,15 @@ use super::target::{Target, TargetArgs};
 use super::{Conduct, Ui};
 use crate::addons::ready::State;
 use crate::addons::{ADDONS, Addon, apply, chosen, named, ready};
+use crate::aws::lock::Lock as AwsLock;
 use crate::bootstrap::api::ApiClient;
 use crate::bundle::{Arch, Bundle};
-use crate::cluster::spec::ProviderKind;
 use crate::cluster::{self, Cluster};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
 use crate::machine::files::Images;
+use crate::provider::AnyProvider;
+use crate::provider::aws::kept::{self, Kept};
 use crate::standing::Standing;
 use crate::{saved, state};
 
@@ -149,29 +151,31 @@ async fn turn(switch: &Switch, on: bool, ui: &Ui) -> Result<()> {
         return Err(Error::usage(format!("{} can't be turned off: it is {}, which every cluster needs", addon.name, addon.what)));
     }
     let target = switch.target.require(&ui.report).await?;
-    if target.id.provider == ProviderKind::Aws {
-        let words = addons.iter().map(|a| format!("--set addons.{}={on}", a.name)).collect::<Vec<_>>().join(" ");
-        return Err(Error::usage("add-ons of a cluster on AWS are turned on and off by its config")
-            .hint(format!("`kup up {} {words}` does it", target.id.flags())));
-    }
+    target.announce(&ui.report);
     let name = &target.id.name;
-    let command: Vec<String> = std::env::args().collect();
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
     let standing = Standing::of(&target.id, &target.provider).await?;
-    let _lock = Lock::take(&state::cluster_dir(&target.id)?, &command.join(" "))?;
-    let mut cluster = saved::require(&target.id)?;
-    let images = images(&cluster)?;
-    if let Some(addon) = addons.iter().find(|a| on && a.missing_image(&images.all).is_some()) {
-        return Err(Error::new(format!("{} can't be turned on", addon.name)).why(addon.lacking(&images.all)));
-    }
-    let api = answering(&standing).await?;
-    addons.iter().filter(|a| !a.required).for_each(|a| cluster.addons.set(a.name, on));
-    // First: if what follows breaks off, `kup up` finishes it.
-    saved::save(&target.id, &cluster)?;
-
-    let wait_for: &[&Addon] = if on { &addons } else { &[] };
-    let span = ui.report.step_of("add-ons", "add-on");
-    let outcome = make_so(&standing, &cluster, &images, &api, wait_for, &span).await;
-    let done = span.close(outcome).map_err(|e| e.hint(format!("`kup up --name {name}` goes on from here")))?;
+    let done = match &target.provider {
+        AnyProvider::Local(_) => {
+            let _lock = Lock::take(&state::cluster_dir(&target.id)?, &command)?;
+            let cluster = saved::require(&target.id)?;
+            let keep = async |cluster: &Cluster| saved::save(&target.id, cluster);
+            turn_now(&standing, cluster, Arch::host()?, (&addons, on), keep, ui).await?
+        }
+        AnyProvider::Aws(provider) => {
+            let lock = AwsLock::take(&provider.aws, &command, false).await?;
+            let work = async {
+                let lost = || Error::new(format!("the config of cluster {name} is gone from its bucket"));
+                let kept = kept::load(&provider.aws).await?.ok_or_else(lost)?;
+                let arch = kept.image.as_ref().map_or(Ok(Arch::host()?), |image| Arch::of_machine(&image.architecture))?;
+                let keep = async |cluster: &Cluster| {
+                    kept::change(&provider.aws, &Kept { cluster: cluster.clone(), ..kept.clone() }).await
+                };
+                turn_now(&standing, kept.cluster.clone(), arch, (&addons, on), keep, ui).await
+            };
+            lock.during(&ui.report, ui.interrupt.or(work)).await?
+        }
+    };
     done.warnings.iter().for_each(|w| ui.report.warn(w));
     overruled(&addons, on, switch, &target, ui);
     let names = addons.iter().map(|a| a.name).collect::<Vec<_>>().join(", ");
@@ -188,6 +192,29 @@ async fn turn(switch: &Switch, on: bool, ui: &Ui) -> Result<()> {
     };
     ui.print(format!("{names}: {words}."));
     Ok(())
+}
+
+/// Changes the config by `keep`, and the cluster; by somebody who holds its lock.
+async fn turn_now(
+    standing: &Standing,
+    mut cluster: Cluster,
+    arch: Arch,
+    (addons, on): (&[&Addon], bool),
+    keep: impl AsyncFnOnce(&Cluster) -> Result<()>,
+    ui: &Ui,
+) -> Result<apply::Done> {
+    let images = images(&cluster, arch)?;
+    if let Some(addon) = addons.iter().find(|a| on && a.missing_image(&images.all).is_some()) {
+        return Err(Error::new(format!("{} can't be turned on", addon.name)).why(addon.lacking(&images.all)));
+    }
+    let api = answering(standing).await?;
+    addons.iter().filter(|a| !a.required).for_each(|a| cluster.addons.set(a.name, on));
+    // First: if what follows breaks off, `kup up` finishes it.
+    keep(&cluster).await?;
+    let wait_for: &[&Addon] = if on { addons } else { &[] };
+    let span = ui.report.step_of("add-ons", "add-on");
+    let outcome = make_so(standing, &cluster, &images, &api, wait_for, &span).await;
+    span.close(outcome).map_err(|e| e.hint(format!("`kup up {}` goes on from here", standing.id.flags())))
 }
 
 /// Applies what the config has now, removes what it has no more, and waits for what was turned on.
@@ -211,11 +238,12 @@ async fn make_so(
 }
 
 /// The images of the cluster's own bundle.
-fn images(cluster: &Cluster) -> Result<Images> {
+fn images(cluster: &Cluster, arch: Arch) -> Result<Images> {
     let version = &cluster.kubernetes.version;
-    let bundle = Bundle::open(&state::cache_dir()?, version, Arch::host()?)?.ok_or_else(|| {
-        Error::new(format!("the bundle of Kubernetes {version}, which names the add-ons' images, is not in the cache"))
-            .hint(format!("`kup bundle build --version {version}` or `kup bundle fetch --version {version}` gets it"))
+    let bundle = Bundle::open(&state::cache_dir()?, version, arch)?.ok_or_else(|| {
+        let words = format!("--version {version} --arch {arch}");
+        Error::new(format!("the bundle {version}-{arch}, which names the add-ons' images, is not in the cache"))
+            .hint(format!("`kup bundle build {words}` or `kup bundle fetch {words}` gets it"))
     })?;
     Images::of(&bundle.manifest)
 }
@@ -230,7 +258,7 @@ async fn answering(standing: &Standing) -> Result<ApiClient> {
             Err(e) => error = e,
         }
     }
-    Err(error.hint(format!("`kup status --name {}` says why, `kup up` mends it", standing.id.name)).kind(Kind::Failed))
+    Err(error.hint(format!("`kup status {0}` says why, `kup up {0}` mends it", standing.id.flags())).kind(Kind::Failed))
 }
 
 /// Warns where a config file is in use that says otherwise: the next `up` goes by that.

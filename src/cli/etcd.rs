@@ -6,7 +6,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::nodes::table;
-use super::target::{Target, TargetArgs, Which};
+use super::target::{Target, TargetArgs};
 use super::{Conduct, Ui};
 use crate::aws::lock::Lock as AwsLock;
 use crate::backup::store::{Bucket, Directory, Masters};
@@ -15,7 +15,7 @@ use crate::backup::{AnyStore, Backup, Reason, Store as _};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::machine::ssh::Ssh;
-use crate::provider::{AnyProvider, ClusterId, LocalProvider};
+use crate::provider::{AnyProvider, ClusterId};
 use crate::report::Report;
 use crate::standing::Standing;
 use crate::state;
@@ -91,16 +91,11 @@ impl Row {
     }
 }
 
-/// Where the backups of a cluster on this host are kept.
-fn store(id: &ClusterId) -> Result<AnyStore> {
-    Ok(AnyStore::Directory(Directory::of(&state::cluster_dir(id)?)))
-}
-
-/// Where the backups of any cluster are kept.
-fn store_of(target: &Target) -> Result<AnyStore> {
-    match &target.provider {
-        AnyProvider::Local(_) => store(&target.id),
-        AnyProvider::Aws(provider) => Ok(AnyStore::Bucket(Bucket::of(provider.aws.clone()))),
+/// Where the backups of a cluster of this provider are kept.
+fn store(id: &ClusterId, provider: &AnyProvider) -> Result<AnyStore> {
+    match provider {
+        AnyProvider::Local(_) => Ok(AnyStore::Directory(Directory::of(&state::cluster_dir(id)?))),
+        AnyProvider::Aws(provider) => Ok(AnyStore::Bucket(Bucket::of(provider.aws.of(&id.name)))),
     }
 }
 
@@ -114,10 +109,11 @@ async fn masters(standing: &Standing, report: &Report) -> Vec<Ssh> {
 
 async fn backup(target: &TargetArgs, ui: &Ui) -> Result<()> {
     let target = target.require(&ui.report).await?;
+    target.announce(&ui.report);
     let flags = target.id.flags();
     let standing = Standing::of(&target.id, &target.provider).await?;
     let command = std::env::args().collect::<Vec<_>>().join(" ");
-    let store = store_of(&target)?;
+    let store = store(&target.id, &target.provider)?;
     let backup = match &target.provider {
         AnyProvider::Local(_) => {
             let _lock = Lock::take(&state::cluster_dir(&target.id)?, &command)?;
@@ -133,13 +129,8 @@ async fn backup(target: &TargetArgs, ui: &Ui) -> Result<()> {
         return ui.result(&row);
     }
     let Backup { name: taken, revision, size, .. } = &row.backup;
-    let restore = match &target.provider {
-        AnyProvider::Local(_) => format!("\n  kup etcd restore {taken} {flags}"),
-        // It can be had from the bucket, and not be restored there.
-        AnyProvider::Aws(_) => String::new(),
-    };
     ui.print(format!(
-        "{taken}: revision {revision}, {}, in {}.\n\nNext:\n  kup etcd list {flags}{restore}",
+        "{taken}: revision {revision}, {}, in {}.\n\nNext:\n  kup etcd list {flags}\n  kup etcd restore {taken} {flags}",
         bytes(*size),
         row.place
     ));
@@ -162,11 +153,10 @@ async fn take(standing: &Standing, store: &AnyStore, report: &Report) -> Result<
 }
 
 async fn list(target: &TargetArgs, ui: &Ui) -> Result<()> {
-    let rows = match target.which(&ui.report).await? {
-        Some(Which::Local(target)) => rows(&target.id, &target.provider, &ui.report).await?,
-        Some(Which::Aws(provider)) => kept(&AnyStore::Bucket(Bucket::of(provider.aws.clone())), &ui.report).await?,
-        None => return Err(Error::new(target.nowhere(&ui.report)?.trim_end_matches('.').to_owned()).hint("kup up makes one")),
+    let Some(Target { id, provider }) = target.any(&ui.report).await? else {
+        return Err(Error::new(target.nowhere(&ui.report)?.trim_end_matches('.').to_owned()).hint("kup up makes one"));
     };
+    let rows = rows(&id, &provider, &ui.report).await?;
     if ui.json {
         return ui.result(&rows);
     }
@@ -190,11 +180,13 @@ async fn kept(store: &AnyStore, report: &Report) -> Result<Vec<Row>> {
     Ok(listing.backups.into_iter().map(|backup| Row::of(backup, store.place(), None)).collect())
 }
 
-/// All of a cluster on this host, oldest first: what is kept here, and what its masters keep, as far as they can be asked.
-async fn rows(id: &ClusterId, provider: &LocalProvider, report: &Report) -> Result<Vec<Row>> {
-    let mut rows = kept(&store(id)?, report).await?;
+/// All of a cluster, oldest first: what is kept, and on this host also what its masters keep, as far as they can be asked.
+async fn rows(id: &ClusterId, provider: &AnyProvider, report: &Report) -> Result<Vec<Row>> {
+    let mut rows = kept(&store(id, provider)?, report).await?;
     // Without machines nothing is on them.
-    if let Ok(standing) = Standing::of(id, provider).await {
+    if let AnyProvider::Local(provider) = provider
+        && let Ok(standing) = Standing::of(id, provider).await
+    {
         let masters = masters(&standing, report).await;
         let (listings, errors) = Masters(&masters).list().await;
         errors.iter().for_each(|error| report.warn(error.to_string()));

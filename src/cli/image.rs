@@ -5,12 +5,14 @@ use std::path::Path;
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
+use crate::aws::lock::Lock;
 use crate::bundle::{Arch, Bundle, Releases};
 use crate::cluster::spec::EngineChoice;
 use crate::error::{Context, Error, Result};
 use crate::machine::Machine;
 use crate::provider::local::{engine::Engine, load};
-use crate::provider::{Finder as _, LocalProvider};
+use crate::provider::{AnyProvider, Finder as _, LocalProvider, aws};
+use crate::standing::Standing;
 use crate::state;
 
 use super::Ui;
@@ -37,7 +39,10 @@ enum Command {
         #[arg(long, value_name = "VERSION")]
         version: Option<String>,
     },
-    /// Put container images onto all running nodes of a local cluster.
+    /// Put container images onto all running nodes of a cluster.
+    ///
+    /// On AWS they go into the cluster's bucket once, and nodes get them from there: minions that come later too, also in place of lost ones.
+    /// A master, or on this host any machine, that is made anew does not have them.
     Load {
         /// Archives (files made by `podman save` or `docker save`), or names of images that the container engine has.
         #[arg(required = true, value_name = "ARCHIVE|IMAGE")]
@@ -56,8 +61,25 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
             print(ui, &json!({ "image": tag }), &tag)
         }
         Command::Load { images, which } => {
-            let (engine, machines) = target(&which, ui).await?;
-            let loaded = load_all(&engine, &machines, &images, ui).await?;
+            let target = which.require(&ui.report).await?;
+            target.announce(&ui.report);
+            let loaded = match &target.provider {
+                AnyProvider::Local(provider) => {
+                    let (engine, machines) = local(&target.id.name, provider).await?;
+                    let to = async |archive: &Path, title: &str| load::load(&engine, &machines, archive, title, &ui.report).await;
+                    load_all(async || Ok(engine.clone()), &images, to, ui).await?
+                }
+                AnyProvider::Aws(provider) => {
+                    let standing = Standing::of(&target.id, &target.provider).await?;
+                    let command = std::env::args().collect::<Vec<_>>().join(" ");
+                    let lock = Lock::take(&provider.aws, &command, false).await?;
+                    let to = async |archive: &Path, title: &str| {
+                        aws::load::load(&provider.aws, &standing, archive, title, &ui.report).await
+                    };
+                    let engine = async || first_engine(which.engine.unwrap_or(EngineChoice::Auto)).await;
+                    lock.during(&ui.report, ui.interrupt.or(load_all(engine, &images, to, ui))).await?
+                }
+            };
             print(ui, &json!({ "images": loaded }), &loaded.join("\n"))
         }
     }
@@ -85,11 +107,13 @@ async fn bundle(version: Option<&str>) -> Result<Bundle> {
         .context("the check of the bundle broke off")?
 }
 
-/// The engine and the running machines of the cluster that is meant.
-async fn target(which: &TargetArgs, ui: &Ui) -> Result<(Engine, Vec<Machine>)> {
-    let target = which.require(&ui.report).await?;
-    let name = &target.id.name;
-    let provider = target.provider.local("kup image load", "a registry serves images to machines elsewhere")?;
+/// An engine of this host, which may have the images that are meant.
+async fn first_engine(choice: EngineChoice) -> Result<Engine> {
+    Engine::find(choice).await?.into_iter().next().ok_or_else(|| Error::new("no container engine is installed"))
+}
+
+/// The engine and the running machines of a cluster on this host.
+async fn local(name: &str, provider: &LocalProvider) -> Result<(Engine, Vec<Machine>)> {
     let found = provider.discover(name).await?;
     let nodes = found.machines.into_iter().filter(|m| m.running && m.machine.role.is_node());
     let machines: Vec<Machine> = nodes.map(|m| m.machine).collect();
@@ -103,17 +127,22 @@ async fn target(which: &TargetArgs, ui: &Ui) -> Result<(Engine, Vec<Machine>)> {
 }
 
 /// Loads archives one after another (each fills the disks of all nodes), the engine's images as one archive.
-async fn load_all(engine: &Engine, machines: &[Machine], images: &[String], ui: &Ui) -> Result<Vec<String>> {
+async fn load_all(
+    engine: impl AsyncFnOnce() -> Result<Engine>,
+    images: &[String],
+    load_one: impl AsyncFn(&Path, &str) -> Result<Vec<String>>,
+    ui: &Ui,
+) -> Result<Vec<String>> {
     let (files, names): (Vec<&String>, Vec<&String>) = images.iter().partition(|i| Path::new(i).is_file());
     let names: Vec<String> = names.into_iter().cloned().collect();
     // Saved first: a name that doesn't exist should fail before anything is loaded.
-    let saved = if names.is_empty() { None } else { Some(load::save(engine, &names, &ui.report).await?) };
+    let saved = if names.is_empty() { None } else { Some(load::save(&engine().await?, &names, &ui.report).await?) };
     let mut loaded = Vec::new();
     for file in files {
-        loaded.extend(load::load(engine, machines, Path::new(file), file, &ui.report).await?);
+        loaded.extend(load_one(Path::new(file), file).await?);
     }
     if let Some(archive) = &saved {
-        loaded.extend(load::load(engine, machines, archive, &names.join(", "), &ui.report).await?);
+        loaded.extend(load_one(archive, &names.join(", ")).await?);
     }
     loaded.sort();
     loaded.dedup();

@@ -42,6 +42,15 @@ pub struct Target<P = AnyProvider> {
     pub provider: P,
 }
 
+impl Target {
+    /// Says in whose account and as whom what follows is done, where that is a question.
+    pub fn announce(&self, report: &Report) {
+        if let AnyProvider::Aws(provider) = &self.provider {
+            report.note(format!("AWS account {}", provider.identity()));
+        }
+    }
+}
+
 /// A cluster of any provider.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Which {
@@ -110,14 +119,18 @@ impl TargetArgs {
     /// # Errors
     /// There is none; there are several and none is named.
     pub async fn require(&self, report: &Report) -> Result<Target> {
-        match self.which(report).await? {
-            Some(Which::Local(Target { id, provider })) => Ok(Target { id, provider: AnyProvider::Local(provider) }),
-            Some(Which::Aws(provider)) => {
-                let id = ClusterId { provider: ProviderKind::Aws, name: provider.aws.cluster.clone() };
-                Ok(Target { id, provider: AnyProvider::Aws(provider) })
-            }
-            None => Err(Error::new("there is no cluster").hint("kup up makes one")),
-        }
+        self.any(report).await?.ok_or_else(|| Error::new("there is no cluster").hint("kup up makes one"))
+    }
+
+    /// As [`TargetArgs::which`], whoever made it.
+    ///
+    /// # Errors
+    /// As [`TargetArgs::which`].
+    pub async fn any(&self, report: &Report) -> Result<Option<Target>> {
+        Ok(self.which(report).await?.map(|which| match which {
+            Which::Local(Target { id, provider }) => Target { id, provider: AnyProvider::Local(provider) },
+            Which::Aws(provider) => Target { id: provider.id(), provider: AnyProvider::Aws(provider) },
+        }))
     }
 }
 

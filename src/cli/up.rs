@@ -8,7 +8,7 @@ use super::picture::Picture;
 use crate::bootstrap::STEPS;
 use crate::cluster::Cluster;
 use crate::cluster::spec::ProviderKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::picture::timeline;
 use crate::provider::AwsProvider;
 use crate::replace;
@@ -80,12 +80,22 @@ fn steps() -> clap::builder::PossibleValuesParser {
 
 impl Args {
     /// Where to stop.
-    fn until(&self) -> Option<Until> {
-        let until = |name: &str| match name {
-            "infrastructure" => Until::Infrastructure,
-            name => STEPS.iter().position(|s| s.name == name).map_or(Until::Machines, Until::Step),
-        };
-        self.until.as_deref().map(until)
+    ///
+    /// # Errors
+    /// A step that clusters of this provider don't have.
+    fn until(&self, provider: ProviderKind) -> Result<Option<Until>> {
+        let Some(name) = self.until.as_deref() else { return Ok(None) };
+        let found = STEPS.iter().enumerate().find(|(_, step)| step.name == name);
+        match (name, found) {
+            ("infrastructure", _) => Ok(Some(Until::Infrastructure)),
+            (_, None) => Ok(Some(Until::Machines)),
+            (_, Some((at, step))) if step.is_for(provider) => Ok(Some(Until::Step(at))),
+            (_, Some(_)) => {
+                let theirs = STEPS.iter().filter(|step| step.is_for(provider)).map(|step| step.name);
+                Err(Error::usage(format!("clusters of the provider {} have no step {name}", provider.as_str()))
+                    .hint(format!("--until one of infrastructure, machines, {}", theirs.collect::<Vec<_>>().join(", "))))
+            }
+        }
     }
 
     /// What is to be done with this cluster.
@@ -95,8 +105,8 @@ impl Args {
                 ProviderKind::Local => replace::named(&cluster, &self.replace)?,
                 ProviderKind::Aws => self.replace.clone(),
             },
+            until: self.until(cluster.provider)?,
             cluster,
-            until: self.until(),
             raise_limits: self.raise_limits,
             mirror: self.mirror.clone(),
             patience: self.timeout,
@@ -146,7 +156,31 @@ fn draw(args: &Args, cluster: &Cluster, ui: &Ui) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn only_steps_that_the_provider_has_can_be_the_last() {
+        let until = |name: &str, provider| {
+            let line = Line::try_parse_from(["kup", "--until", name]).map_err(|e| Error::usage(e.to_string()))?;
+            line.args.until(provider)
+        };
+        for name in ["cloud", "minions"] {
+            let error = until(name, ProviderKind::Local).unwrap_err();
+            assert!(error.what.contains(name) && error.hints[0].contains("kubelet") && !error.hints[0].contains(name), "{error}");
+            assert!(matches!(until(name, ProviderKind::Aws), Ok(Some(Until::Step(_)))));
+        }
+        assert!(matches!(until("machines", ProviderKind::Local), Ok(Some(Until::Machines))));
+        assert!(matches!(until("etcd", ProviderKind::Local), Ok(Some(Until::Step(_)))));
+        assert!(until("nonsense", ProviderKind::Local).is_err());
+    }
 
     #[test]
     fn only_durations_that_make_sense_are_taken() {

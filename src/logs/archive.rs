@@ -94,7 +94,7 @@ async fn gather(standing: &Standing, found: &FoundMachine, since: Option<&Since>
     let ssh = standing.connect(found).await?;
     part.waiting("its files");
     let mut command = format!("sh -s -- '{}'", since.map(ToString::to_string).unwrap_or_default());
-    for unit in units(found.machine.role) {
+    for unit in units(found.machine.role, found.machine.cloud.is_some()) {
         command.push_str(&format!(" {unit}.service"));
     }
     Ok(ssh.run(&command, templates::text("node/collect.sh")?, GATHER).await?.stdout)

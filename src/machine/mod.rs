@@ -67,6 +67,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Whether it sets itself up, by what its cloud tells it, and mends itself so.
+    pub fn sets_itself_up(&self) -> bool {
+        self.role == Role::Minion && self.cloud.is_some()
+    }
+
     /// The address by which kup reaches it.
     pub fn route(&self) -> Ipv4Addr {
         self.cloud.as_ref().and_then(|cloud| cloud.outside).unwrap_or(self.address)

@@ -148,9 +148,13 @@ fn service_account_key(files: &dyn Files) -> Result<ServiceAccountKey> {
 
 /// The keys by which Secrets of the cluster whose PKI is in `dir` can be read, its own first; none if there is no PKI. Makes nothing.
 pub fn secret_keys_in(dir: &Path) -> Result<Vec<String>> {
-    let files = Dir::at(dir);
+    secret_keys_of(&Dir::at(dir))
+}
+
+/// The same of a PKI that is kept elsewhere.
+pub fn secret_keys_of(files: &dyn Files) -> Result<Vec<String>> {
     let own = files.read(ENCRYPTION)?;
-    Ok(own.into_iter().chain(decryption_keys(&files)?).collect())
+    Ok(own.into_iter().chain(decryption_keys(files)?).collect())
 }
 
 /// By which two keys can be told apart, and nothing be learnt of them: the beginning of a hash of 32 random bytes.

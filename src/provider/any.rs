@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{AwsProvider, ClusterId, Finder, Found, LocalProvider};
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pki::Pki;
 
 /// One of the providers.
@@ -14,19 +14,6 @@ pub enum AnyProvider {
     Local(LocalProvider),
     /// AWS.
     Aws(AwsProvider),
-}
-
-impl AnyProvider {
-    /// This host's.
-    ///
-    /// # Errors
-    /// It is another; `what` says what only this host can do, and `instead` what can be done elsewhere.
-    pub fn local(self, what: &str, instead: &str) -> Result<LocalProvider> {
-        match self {
-            AnyProvider::Local(provider) => Ok(provider),
-            AnyProvider::Aws(_) => Err(Error::usage(format!("{what} only works for clusters on this host")).hint(instead)),
-        }
-    }
 }
 
 /// The same question to whichever it is.

@@ -10,8 +10,10 @@ use crate::aws::layout::{Surroundings, layout};
 use crate::aws::resource::bucket::Bucket;
 use crate::aws::{Aws, census, leftovers, permissions, preflight, resource};
 use crate::cluster::Cluster;
+use crate::cluster::spec::ProviderKind;
 use crate::error::{Error, Result};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
+use crate::provider::ClusterId;
 use crate::report::Report;
 
 pub mod arrivals;
@@ -19,6 +21,7 @@ pub mod checks;
 mod finder;
 pub mod first_login;
 pub mod kept;
+pub mod load;
 pub mod minions;
 pub mod replace;
 pub mod secrets;
@@ -92,6 +95,11 @@ impl AwsProvider {
     #[must_use]
     pub fn of_cluster(&self, name: &str) -> AwsProvider {
         AwsProvider::of(self.aws.of(name))
+    }
+
+    /// Which cluster.
+    pub fn id(&self) -> ClusterId {
+        ClusterId { provider: ProviderKind::Aws, name: self.aws.cluster.clone() }
     }
 
     /// The config of the last `up`, if there was one.

@@ -61,6 +61,11 @@ pub(super) async fn forget(nodes: &[Ssh], span: &Span) -> Result<()> {
     all(nodes, "forget", "kup-marked").await
 }
 
+/// As [`forget`], on a minion that sets itself up, and has it do so at once.
+pub(super) async fn rejoin(minion: &Ssh) -> Result<()> {
+    run(minion, "rejoin", "kup-rejoining").await.map(drop)
+}
+
 /// Has etcd forget who answered for the API and who led when the snapshot was taken, through one master.
 pub(super) async fn forget_leaders(master: &Ssh) -> Result<()> {
     run(master, "forget_leaders", "kup-forgotten").await.map(drop)

@@ -1,11 +1,12 @@
 //! What a snapshot tells the API that is not so here. Nodes that have no machine: another cluster's, or of machines that were removed since;
-//! they would never be Ready, and their pods would be counted as if they ran. And the authority that pods trust, if that was another one.
+//! they would never be Ready, and their pods would be counted as if they ran. The authority that pods trust, and the token by which minions
+//! join, if these were another cluster's.
 //! Controllers would see to most of it in time; until then pods start that can't call the API.
 
 use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 
@@ -20,6 +21,9 @@ const PARALLEL: usize = 16;
 
 /// The ConfigMap in each namespace by which pods know the API server.
 const ROOT: &str = "kube-root-ca.crt";
+
+/// The group of whoever joins by a token of kup's (`templates/kubernetes/join.yaml`).
+const JOINING: &str = "system:bootstrappers:kup";
 
 fn client(standing: &Standing) -> Result<Client> {
     let master = standing.masters().next().ok_or_else(|| Error::new(format!("cluster {} has no master", standing.id.name)))?;
@@ -46,6 +50,24 @@ pub(super) async fn trust(standing: &Standing, span: &Span) -> Result<()> {
         }
     });
     futures::stream::iter(changes).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// Removes the tokens by which machines join another cluster: `up` makes that of this one.
+pub(super) async fn revoke(standing: &Standing, span: &Span) -> Result<()> {
+    span.waiting("another cluster's tokens for joining to be removed");
+    let own = standing.pki().bootstrap_token.split('.').next().map(|id| format!("bootstrap-token-{id}"));
+    let secrets: Api<Secret> = Api::namespaced(client(standing)?, "kube-system");
+    let tokens = ListParams::default().fields("type=bootstrap.kubernetes.io/token");
+    let list = within("the tokens for joining can't be listed", secrets.list(&tokens)).await?;
+    let ours = |secret: &Secret| {
+        let groups = secret.data.as_ref().and_then(|data| data.get("auth-extra-groups"));
+        groups.is_some_and(|groups| groups.0 == JOINING.as_bytes()) && secret.metadata.name != own
+    };
+    for secret in list.items.into_iter().filter(ours) {
+        let name = secret.metadata.name.unwrap_or_default();
+        gone(&format!("the token {name} can't be removed"), secrets.delete(&name, &DeleteParams::default())).await?;
+    }
+    Ok(())
 }
 
 /// Removes every Node that is not among these names, and the pods on it. Says which Nodes those were.

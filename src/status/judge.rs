@@ -296,6 +296,7 @@ mod tests {
             role: Role::Master,
             address: [172, 29, 0, 11].into(),
             running: true,
+            in_cloud: false,
             unreachable: None,
             units: vec![unit("etcd"), unit("kubelet")],
             disks: vec![Disk { mount: "/".into(), used_kib: 50, free_kib: 50 }],

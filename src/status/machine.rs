@@ -24,24 +24,26 @@ const SCRIPT: Duration = Duration::from_secs(12);
 /// A unit that came up less than this many seconds ago, and not for the first time, is one that keeps failing.
 const SETTLED: i64 = 15;
 
-/// The units of a cluster in the order in which they need each other, and where they belong.
-pub const UNITS: &[(&str, On)] = &[
-    ("kup-hosts", On::Nodes),
-    ("kup-host", On::Nodes),
-    ("containerd", On::Nodes),
-    ("etcd", On::Masters),
-    ("kube-apiserver", On::Masters),
-    ("kup-balancer", On::Balancers),
-    ("kube-controller-manager", On::Masters),
-    ("kube-scheduler", On::Masters),
-    ("kubelet", On::Nodes),
-    ("flanneld", On::Nodes),
-    ("kube-proxy", On::Nodes),
+/// The units of a cluster in the order in which they need each other, where they belong, and whether only in a cloud.
+pub const UNITS: &[(&str, On, bool)] = &[
+    ("kup-hosts", On::Nodes, false),
+    ("kup-host", On::Nodes, false),
+    ("containerd", On::Nodes, false),
+    ("etcd", On::Masters, false),
+    ("kube-apiserver", On::Masters, false),
+    ("kup-balancer", On::Balancers, false),
+    ("kube-controller-manager", On::Masters, false),
+    ("kube-scheduler", On::Masters, false),
+    ("aws-cloud-controller-manager", On::Masters, true),
+    ("node-approver", On::Masters, true),
+    ("kubelet", On::Nodes, false),
+    ("flanneld", On::Nodes, false),
+    ("kube-proxy", On::Nodes, false),
 ];
 
-/// The units that a machine should have.
-pub fn units(role: Role) -> impl Iterator<Item = &'static str> {
-    UNITS.iter().filter(move |(_, on)| on.includes(role)).map(|(unit, _)| *unit)
+/// The units that a machine should have, in a cloud or on this host.
+pub fn units(role: Role, in_cloud: bool) -> impl Iterator<Item = &'static str> {
+    UNITS.iter().filter(move |(_, on, cloud)| on.includes(role) && (in_cloud || !cloud)).map(|(unit, ..)| *unit)
 }
 
 /// How a machine is.
@@ -56,6 +58,9 @@ pub struct MachineStatus {
     pub address: Ipv4Addr,
     /// Whether the provider says that it runs.
     pub running: bool,
+    /// Whether it stands in a cloud.
+    #[serde(skip)]
+    pub in_cloud: bool,
     /// Why it could not be asked, if it runs and could not.
     pub unreachable: Option<String>,
     /// The units that it should have; empty if it could not be asked.
@@ -138,6 +143,7 @@ impl MachineStatus {
             role: found.machine.role,
             address: found.machine.address,
             running: found.running,
+            in_cloud: found.machine.cloud.is_some(),
             unreachable,
             units: Vec::new(),
             disks: Vec::new(),
@@ -162,7 +168,7 @@ impl MachineStatus {
 /// Asks a machine how it is.
 pub(super) async fn ask(found: &FoundMachine, login: &LoginKey) -> Result<MachineStatus> {
     let ssh = Ssh::connect(&found.machine, login, LOGIN).await?;
-    let names: Vec<String> = units(found.machine.role).map(|u| format!("{u}.service")).collect();
+    let names: Vec<String> = units(found.machine.role, found.machine.cloud.is_some()).map(|u| format!("{u}.service")).collect();
     // Unit names are constants of ours and need no quoting.
     let command = format!("sh -s -- {}", names.join(" "));
     let output = ssh.run(&command, templates::text("node/status.sh")?, SCRIPT).await?;
@@ -214,7 +220,7 @@ fn parse(text: &str, status: &mut MachineStatus, now: OffsetDateTime) -> Result<
         }
     }
     status.etcd = (said != EtcdSaid::default()).then_some(said);
-    for name in units(status.role) {
+    for name in units(status.role, status.in_cloud) {
         let mut unit =
             found.remove(name).unwrap_or_else(|| Unit { name: name.into(), load: "unknown".into(), ..Unit::default() });
         unit.journal = journals.remove(name).unwrap_or_default();
@@ -322,6 +328,14 @@ end
         assert_eq!(unit("flanneld").load, "unknown");
         let disks: Vec<_> = status.disks.iter().map(|d| (d.mount.as_str(), d.used_percent(), d.free_kib)).collect();
         assert_eq!(disks, [("/", 90, 100), ("/a mount", 1, 2_097_152)]);
+    }
+
+    #[test]
+    fn masters_in_a_cloud_have_two_units_more() {
+        let here: Vec<_> = units(Role::Master, false).collect();
+        let cloud: Vec<_> = units(Role::Master, true).filter(|unit| !here.contains(unit)).collect();
+        assert_eq!(cloud, ["aws-cloud-controller-manager", "node-approver"]);
+        assert_eq!(units(Role::Minion, true).count(), units(Role::Minion, false).count());
     }
 
     #[test]

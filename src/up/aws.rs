@@ -40,30 +40,28 @@ const AFTERMATH: Duration = Duration::from_secs(20);
 const SHORT_AFTERMATH: Duration = Duration::from_secs(3);
 
 impl Up {
-    /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing needs no lock, since its
-    /// machines are only looked at, and set right by what the same call would do again.
+    /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing begins without the lock:
+    /// its masters are looked at, and set right by what every other call with this config would do too. Whoever has another config has a
+    /// plan, or another config to keep, and so the lock. What minions start from is written under the lock in any case.
     pub async fn on_aws(&self, provider: &AwsProvider, plan: AwsPlan, interrupt: &Interrupt, report: &Report) -> Result<Outcome> {
         let secrets = Secrets::read(&provider.aws).await?;
         let outcome = match secrets {
             Some(secrets) if plan.is_empty() && !plan.keeps => {
                 Lock::refuse_if_held(&provider.aws).await?;
-                interrupt.or(self.cluster_of(provider, &plan, secrets, report)).await
+                interrupt.or(self.cluster_of(provider, &plan, secrets, false, report)).await
             }
-            secrets => {
+            _ => {
                 let span = report.step("lock");
                 // Whoever is refused here made nothing: what stands is whoever's who holds the lock.
                 let lock = span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await)?;
                 let work = async {
                     let plan = provider.again(&self.cluster, plan, &self.replace).await?;
                     // What was read before the lock may be somebody else's work of a moment ago.
-                    let secrets = match secrets {
+                    let secrets = match Secrets::read(&provider.aws).await? {
                         Some(secrets) => secrets,
-                        None => match Secrets::read(&provider.aws).await? {
-                            Some(secrets) => secrets,
-                            None => Secrets::make(&provider.aws).await?,
-                        },
+                        None => Secrets::make(&provider.aws).await?,
                     };
-                    self.cluster_of(provider, &plan, secrets, report).await
+                    self.cluster_of(provider, &plan, secrets, true, report).await
                 };
                 lock.during(report, interrupt.or(work)).await
             }
@@ -75,8 +73,28 @@ impl Up {
         }
     }
 
-    /// Does what the plan says, and makes a cluster of the machines as they come.
-    async fn cluster_of(&self, provider: &AwsProvider, plan: &AwsPlan, secrets: Secrets, report: &Report) -> Result<Outcome> {
+    /// As [`Up::on_aws`] without a question, by somebody who holds the cluster's lock.
+    ///
+    /// # Errors
+    /// Also that the cluster's keys are not in its bucket: nobody has brought it up yet.
+    pub async fn on_aws_locked(&self, provider: &AwsProvider, report: &Report) -> Result<Outcome> {
+        let mut plan = provider.plan(&self.cluster, &self.replace).await?;
+        if !plan.is_empty() || plan.keeps {
+            provider.preflight(&self.cluster, &plan, report).await?;
+            plan = provider.again(&self.cluster, plan, &self.replace).await?;
+        }
+        self.cluster_of(provider, &plan, Secrets::require(&provider.aws).await?, true, report).await
+    }
+
+    /// Does what the plan says, and makes a cluster of the machines as they come. `locked` is whether the cluster's lock is held.
+    async fn cluster_of(
+        &self,
+        provider: &AwsProvider,
+        plan: &AwsPlan,
+        secrets: Secrets,
+        locked: bool,
+        report: &Report,
+    ) -> Result<Outcome> {
         // Before anything is made: minions give up after three minutes without what the bundle's manifest names, and machines are paid for.
         let bundle = Arc::new(self.bundle_of(plan, report).await?);
         files::aws::check(&bundle.manifest)?;
@@ -102,7 +120,7 @@ impl Up {
             tokio::try_join!(
                 made,
                 arrivals.masters(arriving, sender),
-                self.publish(provider, &bundle, &secrets, placed, report),
+                self.publish(provider, &bundle, &secrets, placed, locked, report),
                 self.bootstrap_on_aws(provider, plan, &bundle, &secrets, machines, report)
             )
         };
@@ -179,6 +197,7 @@ impl Up {
         bundle: &Arc<Bundle>,
         secrets: &Secrets,
         mut placed: mpsc::UnboundedReceiver<Entry>,
+        locked: bool,
         report: &Report,
     ) -> Result<()> {
         let mut masters = Vec::new();
@@ -193,12 +212,26 @@ impl Up {
         let topology = Topology { masters, balancer: None, called: Vec::new() };
         let credentials = Credentials::of_joining(&secrets.pki);
         let content = Content::new(&self.cluster, &topology, &bundle.manifest, &credentials)?;
-        let due = node_store::look(&provider.aws, content).await?;
+        let due = node_store::look(&provider.aws, content.clone()).await?;
         if due.is_empty() {
             return Ok(());
         }
         let span = report.step("what minions start from");
-        match due.write(&provider.aws, bundle, &span).await {
+        let written = if locked {
+            due.write(&provider.aws, bundle, &span).await
+        } else {
+            span.waiting("the cluster's lock");
+            match Lock::take(&provider.aws, &self.command, self.break_lock).await {
+                // Whoever had it may have written.
+                Ok(lock) => {
+                    let work =
+                        async { node_store::look(&provider.aws, content).await?.write(&provider.aws, bundle, &span).await };
+                    lock.during(report, work).await
+                }
+                Err(error) => Err(error),
+            }
+        };
+        match written {
             Ok(word) => span.done_with(word),
             Err(e) => return span.close(Err(e)),
         }

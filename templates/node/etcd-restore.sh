@@ -47,8 +47,8 @@ stop() (
   mv -fT /var/lib/kup/etcd-restore.new /var/lib/kup/etcd-restore
   cd /etc/systemd/system
   units=
-  for unit in kup-etcd-backup.timer kup-etcd-backup.service *cloud-controller-manager.service kube-scheduler.service \
-    kube-controller-manager.service kube-apiserver.service; do
+  for unit in kup-etcd-backup.timer kup-etcd-backup.service *cloud-controller-manager.service node-approver.service \
+    kube-scheduler.service kube-controller-manager.service kube-apiserver.service; do
     [ ! -e "$unit" ] || units="$units $unit"
   done
   systemctl stop $units
@@ -86,6 +86,14 @@ forget() (
   echo kup-marked
 )
 
+# A minion that sets itself up does so again, now instead of within a minute.
+rejoin() (
+  set -eu
+  forget > /dev/null
+  systemctl start --no-block kup-node.service
+  echo kup-rejoining
+)
+
 ctl() {
   /opt/kup/bundle/bin/etcdctl --endpoints=https://127.0.0.1:2379 --cacert=/etc/kup/pki/etcd-ca.crt --cert=/etc/kup/pki/etcd-server.crt \
     --key=/etc/kup/pki/etcd-server.key "$@"
@@ -95,7 +103,7 @@ ctl() {
 forget_leaders() (
   set -eu
   ctl del --prefix /registry/masterleases/ > /dev/null
-  for name in kube-controller-manager kube-scheduler; do ctl del "/registry/leases/kube-system/$name" > /dev/null; done
+  for name in kube-controller-manager kube-scheduler cloud-controller-manager kup-node-approver; do ctl del "/registry/leases/kube-system/$name" > /dev/null; done
   echo kup-forgotten
 )
 

@@ -119,7 +119,7 @@ patiently() {
 
 login || later "$why"
 get node/manifest "$work/manifest" || later "$why"
-shape='[0-9a-f]{64}  node/(node\.sh|files\.tar\.gz)|([0-9a-f]{64})  bundle/\2\.gz  0[0-7]{3} (bin|cni|images)/[A-Za-z0-9][A-Za-z0-9._-]*'
+shape='[0-9a-f]{64}  node/(node\.sh|files\.tar\.gz|images)|([0-9a-f]{64})  bundle/\2\.gz  0[0-7]{3} (bin|cni|images)/[A-Za-z0-9][A-Za-z0-9._-]*'
 odd=$(grep -vxE "$shape" "$work/manifest" | head -n 1 || :)
 [ -z "$odd" ] || fail "node/manifest has a line that this script does not know: $odd"
 want=$(named 'node/node\.sh')
@@ -350,4 +350,19 @@ if [ -z "$stays" ] && [ ! -e "$home/bundle" ]; then
 	# From here on it counts as whole, also after a loss of power.
 	sync
 	mv -f "$work/bundle" "$home/bundle"
+fi
+# What somebody loaded onto all nodes.
+loaded=$(named node/images)
+if [ -n "$loaded" ] && [ "$(cat "$home/loaded" 2> /dev/null)" != "$loaded" ]; then
+	patiently node/images "$work/loaded" || fail "$why"
+	is "$loaded" "$work/loaded" || later 'node/images is not the one that node/manifest names'
+	while read -r sum object names; do
+		! grep -qx "$sum" "$home/images" 2> /dev/null || continue
+		patiently "$object" "$work/image.gz" || fail "$why"
+		gzip -dc < "$work/image.gz" > "$work/image" && is "$sum" "$work/image" || fail "$object in the bucket is not what node/images names"
+		"$bundle/bin/ctr" --namespace k8s.io images import "$work/image" > /dev/null || fail "the images $names could not be imported"
+		echo "$sum" >> "$home/images"
+		say "loaded the images $names"
+	done < "$work/loaded"
+	echo "$loaded" > "$home/loaded"
 fi

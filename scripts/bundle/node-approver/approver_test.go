@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	uid "k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	reactions "k8s.io/client-go/testing"
 )
 
 const (
@@ -190,6 +191,37 @@ func TestWhatIsRightIsApproved(t *testing.T) {
 	if w.ec2.calls != 1 {
 		t.Errorf("EC2 was asked %d times for what one listing told", w.ec2.calls)
 	}
+}
+
+// The role is EC2's word, whatever a Node says of itself; a certificate is not refused for want of the label.
+func TestMinionsAreLabelledWithTheirRole(t *testing.T) {
+	w := newWorld(t)
+	w.decide(rightServing(), approve)
+	ofMaster := rightServing()
+	ofMaster.name, ofMaster.user, ofMaster.cert.Subject.CommonName = "of-master", "system:node:"+master, "system:node:"+master
+	ofMaster.cert.DNSNames, ofMaster.cert.IPAddresses = nil, []net.IP{net.ParseIP("172.20.0.10")}
+	w.decide(ofMaster, approve)
+	for id, want := range map[string]bool{one: true, master: false} {
+		node, err := w.approver.client.CoreV1().Nodes().Get(t.Context(), id, meta.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, has := node.Labels["node-role.kubernetes.io/minion"]; has != want {
+			t.Errorf("%s has the labels %v", id, node.Labels)
+		}
+	}
+	client := w.approver.client.(*fake.Clientset)
+	client.PrependReactor("patch", "nodes", func(reactions.Action) (bool, runtime.Object, error) { return true, nil, errors.New("no") })
+	again := rightServing()
+	again.name = "again"
+	if err := client.CoreV1().Nodes().Delete(t.Context(), one, meta.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	node := &core.Node{ObjectMeta: meta.ObjectMeta{Name: one}, Spec: core.NodeSpec{ProviderID: "aws:///us-west-2a/" + one}}
+	if _, err := client.CoreV1().Nodes().Create(t.Context(), node, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.decide(again, approve)
 }
 
 func TestServingCertificatesOfOthers(t *testing.T) {

@@ -3,15 +3,22 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	certificates "k8s.io/api/certificates/v1"
+	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 )
+
+// minionLabel is what `kubectl get nodes` shows under ROLES.
+const minionLabel = "node-role.kubernetes.io/minion"
 
 // lag is how long EC2's answers may be behind what a machine knows of itself, and more.
 const lag = 2 * time.Minute
@@ -48,7 +55,23 @@ func (a *approver) judgeServing(ctx context.Context, csr *certificates.Certifica
 		}
 		return forged("%s does not belong to the instance %s", stranger, id)
 	}
-	return a.apply(ctx, csr, verdict{approve, "all names and addresses belong to the running instance " + id})
+	v = a.apply(ctx, csr, verdict{approve, "all names and addresses belong to the running instance " + id})
+	if v.answer == approve && found.tags["kup.dev/role"] == "minion" {
+		a.label(ctx, node)
+	}
+	return v
+}
+
+// label gives the Node of a minion the label of its role, which kubelets may not set themselves. It is for people to read: what fails is
+// said, and tried again with the next certificate.
+func (a *approver) label(ctx context.Context, node *core.Node) {
+	if _, there := node.Labels[minionLabel]; there {
+		return
+	}
+	patch := fmt.Appendf(nil, `{"metadata":{"labels":{%q:""}}}`, minionLabel)
+	if _, err := a.client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, meta.PatchOptions{}); err != nil {
+		klog.ErrorS(err, "A minion has not got the label of its role", "node", node.Name)
+	}
 }
 
 // servingForm checks what can be said of a request without asking anybody. Returns what is asked for, or else a verdict.

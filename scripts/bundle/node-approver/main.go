@@ -8,7 +8,8 @@
 // says so too, is written by the kubelet that asks. EC2 knows. This program runs on masters, one at a time by a Lease, and decides
 //
 //   - the first client certificate of a minion (judge_client.go), in place of Kubernetes' own approver, which would take any name;
-//   - the serving certificates of kubelets (judge_serving.go), which Kubernetes' own approver leaves alone.
+//   - the serving certificates of kubelets (judge_serving.go), which Kubernetes' own approver leaves alone. With it a minion's Node gets
+//     the label of its role.
 //
 // What is right is approved. What no honest machine would ask for is denied. All else is left for a person to decide, with an Event that
 // says why, and looked at again from time to time.

@@ -69,13 +69,12 @@ impl Finder for AwsProvider {
     async fn config(&self, id: &ClusterId) -> Result<Cluster> {
         let provider = self.of_cluster(&id.name);
         let kept = kept::load(&provider.aws).await?;
-        kept.map(|kept| kept.cluster).ok_or_else(|| missing(&provider, "the config"))
+        kept.map(|kept| kept.cluster).ok_or_else(|| missing(&provider))
     }
 
     async fn pki(&self, id: &ClusterId) -> Result<Arc<Pki>> {
         let provider = self.of_cluster(&id.name);
-        let secrets = Secrets::read(&provider.aws).await?;
-        secrets.map(|secrets| secrets.pki).ok_or_else(|| missing(&provider, "the keys"))
+        Ok(Secrets::require(&provider.aws).await?.pki)
     }
 
     async fn console(&self, _: &str, machine: &str) -> Result<String> {
@@ -101,9 +100,9 @@ async fn host_keys(provider: &AwsProvider, machines: &[FoundMachine]) -> Option<
     None
 }
 
-fn missing(provider: &AwsProvider, what: &str) -> Error {
+fn missing(provider: &AwsProvider) -> Error {
     let aws = &provider.aws;
-    Error::new(format!("{what} of cluster {} are not in its bucket {}", aws.cluster, aws.bucket()))
+    Error::new(format!("the config of cluster {} is not in its bucket {}", aws.cluster, aws.bucket()))
         .hint(format!("`kup up {}` makes the cluster, or goes on where it was stopped", aws.flags()))
         .hint("`kup get clusters --provider aws` lists those there are in this region")
 }

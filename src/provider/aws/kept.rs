@@ -71,9 +71,20 @@ pub async fn load(aws: &Aws) -> Result<Option<Kept>> {
 /// Writes it. With `new` only if there is none yet: then nobody has made anything of this cluster, since everybody keeps this first.
 /// Says whether it was written.
 pub async fn save(aws: &Aws, cluster: &Cluster, around: &Surroundings, kinds: &BTreeSet<String>, new: bool) -> Result<bool> {
+    let kept =
+        Kept { cluster: cluster.clone(), image: Some(around.image.clone()), zones: around.zones.clone(), kinds: kinds.clone() };
+    write(aws, &kept, new).await
+}
+
+/// Writes what was read and changed, by somebody who holds the cluster's lock.
+pub async fn change(aws: &Aws, kept: &Kept) -> Result<()> {
+    write(aws, kept, false).await.map(drop)
+}
+
+async fn write(aws: &Aws, kept: &Kept, new: bool) -> Result<bool> {
     let what = || format!("the config of cluster {} could not be kept in its bucket {}", aws.cluster, aws.bucket());
-    let text = serde_yaml::to_string(cluster).with_context(what)?;
-    let image = serde_json::to_string(&around.image).with_context(what)?;
+    let text = serde_yaml::to_string(&kept.cluster).with_context(what)?;
+    let image = kept.image.as_ref().map(serde_json::to_string).transpose().with_context(what)?;
     let mut call = aws
         .s3
         .put_object()
@@ -81,10 +92,12 @@ pub async fn save(aws: &Aws, cluster: &Cluster, around: &Surroundings, kinds: &B
         .key(KEY)
         .expected_bucket_owner(&aws.identity.account)
         .content_type("application/yaml")
-        .metadata(IMAGE, image)
-        .metadata(ZONES, around.zones.join(","))
-        .metadata(KINDS, kinds.iter().map(String::as_str).collect::<Vec<_>>().join(","))
+        .metadata(ZONES, kept.zones.join(","))
+        .metadata(KINDS, kept.kinds.iter().map(String::as_str).collect::<Vec<_>>().join(","))
         .body(ByteStream::from(text.into_bytes()));
+    if let Some(image) = image {
+        call = call.metadata(IMAGE, image);
+    }
     if new {
         call = call.if_none_match("*");
     }

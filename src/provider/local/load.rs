@@ -94,7 +94,7 @@ async fn to_one(transport: &impl Transport, machine: &Machine, archive: &Path, s
 
 /// The names of what was imported, in full. `ctr images import` itself only shows them cut off after 40 letters, with blanks for
 /// hyphens, so they are found in `ctr images ls` (name, type, digest, …) by that beginning, and by digest where one name is another's.
-fn imported(said: &str, stored: &str) -> Vec<String> {
+pub fn imported(said: &str, stored: &str) -> Vec<String> {
     let saved = said.lines().filter_map(|l| l.split_once('\t')).filter(|(_, end)| end.trim() == "saved");
     let beginnings: Vec<&str> = saved.map(|(name, _)| name.trim()).filter(|name| !name.is_empty()).collect();
     let digests: Vec<&str> = said.split_whitespace().filter(|w| w.starts_with("sha256:")).collect();
