@@ -406,4 +406,4 @@ fn check(cluster: &Cluster, around: &Surroundings) -> Result<()> {
 
 #[cfg(test)]
 #[path = "layout_tests.rs"]
-mod tests;
+pub(crate) mod tests;

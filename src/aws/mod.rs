@@ -3,6 +3,7 @@
 pub mod census;
 pub mod client;
 pub mod fault;
+pub mod deadline;
 pub mod foreign;
 pub mod iam;
 pub mod image;

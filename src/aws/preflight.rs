@@ -28,6 +28,13 @@ pub const CALLER_VARIABLE: &str = "KUP_CALLER_ADDRESS";
 /// How long the answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// What is asked of AWS, as [`super::deadline::Deadlines::needed`] names it.
+pub const ZONES: &str = "which zones there are, and what they offer";
+/// As [`ZONES`].
+pub const TYPES: &str = "what it knows of the instance types";
+/// As [`ZONES`].
+pub const GIVEN: &str = "what aws.vpc.id and aws.vpc.subnets are like";
+
 /// What is known of an instance type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeFacts {
