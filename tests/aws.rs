@@ -15,6 +15,8 @@ mod foreign;
 mod leftovers;
 #[path = "aws/policy.rs"]
 mod policy;
+#[path = "aws/meanwhile.rs"]
+mod meanwhile;
 #[path = "aws/story.rs"]
 mod story;
 #[path = "aws/user.rs"]
@@ -83,6 +85,7 @@ on!(
         policy::it_is_enough_where_iam_is_enforced,
     ],
     long [
+        meanwhile::what_was_not_confirmed_is_asked_for_again,
         story::three_masters_over_three_zones,
         bad_days::each_is_told_with_cause_and_next_command,
         policy::each_action_taken_away_is_named,

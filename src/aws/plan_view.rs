@@ -167,7 +167,7 @@ impl View {
         let verbs = [Verb::Create, Verb::Update, Verb::Replace, Verb::Delete];
         let count = |verb: Verb| self.actions.iter().filter(|line| line.verb == verb).count();
         let parts: Vec<String> =
-            verbs.into_iter().filter(|v| count(*v) > 0).map(|v| format!("{} to {}", count(v), word(v))).collect();
+            verbs.into_iter().filter(|v| count(*v) > 0).map(|v| format!("{} to {}", count(v), v.word())).collect();
         if parts.is_empty() { "Nothing to change".to_owned() } else { parts.join(", ") }
     }
 
@@ -229,17 +229,7 @@ impl Line {
             (false, true) => String::new(),
             (false, false) => "unknown".to_owned(),
         };
-        [word(self.verb).to_owned(), self.kind.to_owned(), self.name.clone(), cost, detail.join("; ")]
-    }
-}
-
-const fn word(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Keep => "keep",
-        Verb::Create => "create",
-        Verb::Update => "update",
-        Verb::Replace => "replace",
-        Verb::Delete => "delete",
+        [self.verb.word().to_owned(), self.kind.to_owned(), self.name.clone(), cost, detail.join("; ")]
     }
 }
 

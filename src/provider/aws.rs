@@ -11,6 +11,7 @@ use crate::aws::resource::bucket::Bucket;
 use crate::aws::{Aws, census, leftovers, permissions, preflight, resource};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
+use crate::graph::drift::{self, Action};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
 use crate::report::Report;
 
@@ -56,6 +57,11 @@ impl AwsPlan {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.plan.is_empty()
+    }
+
+    /// What it does, to be compared with what was confirmed.
+    pub fn actions(&self) -> Vec<Action> {
+        drift::actions(&self.plan)
     }
 
     /// How many things are made, changed and removed.
@@ -183,14 +189,26 @@ impl AwsProvider {
     }
 
     /// Keeps the config, and plans again, under the lock. A plan for a cluster of which there was nothing is still true if the config
-    /// could be kept as the first: everybody who makes anything keeps his before.
-    pub async fn again(&self, cluster: &Cluster, plan: AwsPlan, replace: &[String]) -> Result<AwsPlan> {
+    /// could be kept as the first: everybody who makes anything keeps his before. If it does more than `plan` did, `agree` is asked, whose
+    /// error ends it before anything is written.
+    pub async fn again(
+        &self,
+        cluster: &Cluster,
+        plan: AwsPlan,
+        replace: &[String],
+        agree: &impl AsyncFn(&[Action]) -> Result<()>,
+    ) -> Result<AwsPlan> {
         if plan.new && kept::save(&self.aws, cluster, &plan.around, &plan.kinds, true).await? {
             return self.with_bucket(plan).await;
         }
+        let confirmed = plan.actions();
         let kept = kept::load(&self.aws).await?;
         let found = self.found_of(cluster, kept.as_ref()).await?;
         let again = self.compare(cluster, found, kept, plan.around.caller, plan.around.ssh_public, replace).await?;
+        let beyond = drift::beyond(&confirmed, &again.actions());
+        if !beyond.is_empty() {
+            agree(&beyond).await?;
+        }
         if again.keeps {
             kept::save(&self.aws, cluster, &again.around, &again.kinds, false).await?;
         }

@@ -20,6 +20,7 @@ use crate::backup::{AnyStore, Place};
 use crate::bootstrap::{self, Context};
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::graph::drift::Action;
 use crate::graph::{Entry, Resource as _};
 use crate::interrupt::Interrupt;
 use crate::kubeconfig;
@@ -41,8 +42,15 @@ const SHORT_AFTERMATH: Duration = Duration::from_secs(3);
 
 impl Up {
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing needs no lock, since its
-    /// machines are only looked at, and set right by what the same call would do again.
-    pub async fn on_aws(&self, provider: &AwsProvider, plan: AwsPlan, interrupt: &Interrupt, report: &Report) -> Result<Outcome> {
+    /// machines are only looked at, and set right by what the same call would do again. `agree` is as [`AwsProvider::again`] has it.
+    pub async fn on_aws(
+        &self,
+        provider: &AwsProvider,
+        plan: AwsPlan,
+        agree: &impl AsyncFn(&[Action]) -> Result<()>,
+        interrupt: &Interrupt,
+        report: &Report,
+    ) -> Result<Outcome> {
         let secrets = Secrets::read(&provider.aws).await?;
         let outcome = match secrets {
             Some(secrets) if plan.is_empty() && !plan.keeps => {
@@ -54,7 +62,7 @@ impl Up {
                 // Whoever is refused here made nothing: what stands is whoever's who holds the lock.
                 let lock = span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await)?;
                 let work = async {
-                    let plan = provider.again(&self.cluster, plan, &self.replace).await?;
+                    let plan = provider.again(&self.cluster, plan, &self.replace, agree).await?;
                     // What was read before the lock may be somebody else's work of a moment ago.
                     let secrets = match secrets {
                         Some(secrets) => secrets,
@@ -205,11 +213,12 @@ impl Up {
         Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }
 
-    /// Makes what the plan says. Says whether anything was changed.
+    /// Makes what the plan says. Says whether anything was changed. `agree` is as [`AwsProvider::again`] has it.
     pub async fn infrastructure(
         &self,
         provider: &AwsProvider,
         plan: AwsPlan,
+        agree: &impl AsyncFn(&[Action]) -> Result<()>,
         interrupt: &Interrupt,
         report: &Report,
     ) -> Result<bool> {
@@ -224,7 +233,7 @@ impl Up {
             Err(error) => return Err(error),
         };
         let work = async {
-            let plan = provider.again(&self.cluster, plan, &self.replace).await?;
+            let plan = provider.again(&self.cluster, plan, &self.replace, agree).await?;
             provider.apply(&plan, report, &|_| {}).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
         };
         match lock.during(report, interrupt.or(work)).await {
