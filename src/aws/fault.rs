@@ -3,7 +3,7 @@
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 
-use super::permissions;
+use super::{capacity, permissions};
 use crate::error::{Error, Kind, Result};
 
 /// What an error means for the caller.
@@ -233,11 +233,14 @@ impl Failure {
         self.error_as(what, None)
     }
 
+    /// AWS's own words, or the network's.
+    pub fn said(&self) -> String {
+        if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) }
+    }
+
     /// As [`Failure::error`], for calls by a profile that was asked for by name: what to type names it too.
     fn error_as(self, what: impl Into<String>, profile: Option<&str>) -> Error {
-        let error = Error::new(what);
-        let said = if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) };
-        let error = error.why(said);
+        let error = Error::new(what).why(self.said());
         match self.fault {
             Fault::Login if self.is_skew() => error
                 .kind(Kind::Credentials)
@@ -265,7 +268,7 @@ impl Failure {
                 error.hint("`kup iam policy` prints all that kup needs for this cluster, by action")
             }
             Fault::Quota => error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on"),
-            Fault::Capacity => error.hint(CAPACITY),
+            Fault::Capacity => error.hint(capacity::HINT),
             Fault::Throttled => error.hint("other programs use up this account's calls: try again in a minute"),
             Fault::Network => error.hint("check the network, AWS_ENDPOINT_URL if you set it, and the region's name; then try again"),
             _ => error,
@@ -282,9 +285,6 @@ fn call_of(error: &str) -> Option<String> {
     let operation = error.rsplit("::").next()?.strip_suffix("Error")?;
     Some(format!("{service}:{operation}"))
 }
-
-/// What can be done where AWS has no machine of a type.
-pub const CAPACITY: &str = "try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs";
 
 /// The action and the resource that AWS's words about a denial name; any resource if they name none.
 fn denied(message: &str) -> Option<(&str, &str)> {

@@ -1,9 +1,10 @@
 //! What kup needs to know of AWS: its clients, its errors, its tags, each kind of resource, and what a cluster is made of there.
 
+pub mod capacity;
 pub mod census;
 pub mod client;
-pub mod fault;
 pub mod deadline;
+pub mod fault;
 pub mod foreign;
 pub mod iam;
 pub mod image;

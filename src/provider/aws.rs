@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 use crate::aws::client::Login;
 use crate::aws::layout::{Surroundings, layout};
 use crate::aws::resource::bucket::Bucket;
+use crate::aws::resource::instance::Instance;
 use crate::aws::{Aws, census, leftovers, permissions, preflight, resource};
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::drift::{self, Action};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
 use crate::report::Report;
@@ -228,21 +229,30 @@ impl AwsProvider {
         Ok(plan)
     }
 
-    /// Does what the plan says; `tell` hears of each thing as soon as it is there.
-    pub async fn apply(&self, plan: &AwsPlan, report: &Report, tell: &(dyn Fn(&Entry) + Send + Sync)) -> Result<()> {
-        graph::apply_telling(&plan.plan, &resource::kinds(), &self.aws, report, tell).await.map(drop)
+    /// Does what the plan says; `tell` hears of each thing as soon as it is there. A master that is of another type than the first that
+    /// the config names, since AWS had no such machine, is told of.
+    pub async fn apply(
+        &self,
+        plan: &AwsPlan,
+        cluster: &Cluster,
+        report: &Report,
+        tell: &(dyn Fn(&Entry) + Send + Sync),
+    ) -> Result<()> {
+        let tell_too = |thing: &Entry| {
+            let mut items = plan.plan.items.iter();
+            let new = items.any(|item| item.address == thing.address && matches!(item.verb, Verb::Create | Verb::Replace));
+            if let Some(words) = taken_instead(thing, &cluster.aws.masters.instance_type).filter(|_| new) {
+                report.note(words);
+            }
+            tell(thing);
+        };
+        graph::apply_telling(&plan.plan, &resource::kinds(), &self.aws, report, &tell_too).await.map(drop)
     }
+}
 
-    /// The zones and types that could be had where one has run out.
-    pub fn elsewhere(error: Error, cluster: &Cluster) -> Error {
-        let out =
-            error.why.iter().any(|why| why.contains("InsufficientInstanceCapacity") || why.contains("InsufficientCapacity"));
-        if !out {
-            return error;
-        }
-        let zones = if cluster.aws.zones.is_empty() { "aws.zones, to begin elsewhere" } else { "another zone in aws.zones" };
-        error.hint(format!(
-            "another type in aws.masters.type or aws.minions.type, several types in a group of aws.groups, or {zones}"
-        ))
-    }
+/// What is said of a new master that is not of the first type.
+fn taken_instead(thing: &Entry, first: &str) -> Option<String> {
+    let instance = (thing.address.kind == Instance::KIND).then(|| thing.value::<Instance>().ok())??;
+    let (name, zone, is) = (&thing.address.name, &instance.zone, &instance.instance_type);
+    (is != first).then(|| format!("AWS had no {first} in {zone}: {name} is a {is}, and stays one until `--replace {name}`"))
 }

@@ -102,7 +102,7 @@ impl Up {
         let made = async {
             // The sender ends with the work: then no more machines come.
             let tell = tell;
-            provider.apply(plan, report, &tell).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
+            provider.apply(plan, &self.cluster, report, &tell).await
         };
         let arrivals = Arrivals { aws: &provider.aws, cluster: &self.cluster, around: &plan.around, report };
         let work = async {
@@ -234,7 +234,7 @@ impl Up {
         };
         let work = async {
             let plan = provider.again(&self.cluster, plan, &self.replace, agree).await?;
-            provider.apply(&plan, report, &|_| {}).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
+            provider.apply(&plan, &self.cluster, report, &|_| {}).await
         };
         match lock.during(report, interrupt.or(work)).await {
             Ok(()) => Ok(changes),
