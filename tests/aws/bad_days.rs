@@ -81,6 +81,11 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
         "Signature expired: 20261125T010000Z is now earlier than 20261125T020000Z",
     );
     told(&up(&account, name, &[]).await?, 4, &["clock"])?;
+    // Others' calls are no reason to doubt one's login.
+    refuse(&account, "sts:GetCallerIdentity", 400, "Throttling", "Rate exceeded");
+    let throttled = up(&account, name, &[]).await?;
+    told(&throttled, 1, &["Throttling", "try again in a minute"])?;
+    ensure!(!throttled.stderr.contains("sso"), "throttling is called a wrong login:\n{}", throttled.stderr);
     account.wire.clear();
     let region = account.kup_with(&[("AWS_REGION", "")], &arguments).await?;
     told(&region, 2, &["AWS_REGION", "aws.region"])?;
