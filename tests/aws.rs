@@ -79,6 +79,7 @@ on!(
         foreign::a_name_that_is_taken_is_not_taken_over,
         foreign::an_existing_vpc_is_used_and_left_as_it_was,
         leftovers::what_kubernetes_made_goes_too,
+        foreign::what_people_gave_the_operator_goes_with_it,
         leftovers::gc_lists_and_removes_what_a_killed_up_left,
         leftovers::one_name_in_two_regions_is_two_clusters,
         leftovers::a_lock_is_broken_on_demand_only,

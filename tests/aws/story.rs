@@ -48,7 +48,7 @@ fn flatten(value: &Value, at: String, into: &mut BTreeSet<String>) {
 }
 
 /// What the emulator has of a cluster, told without kup: kinds with counts.
-async fn census(account: &Account, name: &str) -> Check<Value> {
+pub async fn census(account: &Account, name: &str) -> Check<Value> {
     let (ec2, iam, sdk) = (account.ec2().await, account.iam().await, account.sdk().await);
     let ours = || Filter::builder().name("tag:kup.dev/cluster").values(name).build();
     let instances = ec2.describe_instances().filters(ours()).send().await?;
