@@ -13,10 +13,14 @@ mod bad_days;
 mod crash;
 #[path = "aws/crowd.rs"]
 mod crowd;
+#[path = "aws/denied.rs"]
+mod denied;
 #[path = "aws/foreign.rs"]
 mod foreign;
 #[path = "aws/leftovers.rs"]
 mod leftovers;
+#[path = "aws/meanwhile.rs"]
+mod meanwhile;
 #[path = "aws/policy.rs"]
 mod policy;
 #[path = "aws/story.rs"]
@@ -83,17 +87,20 @@ on!(
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
         foreign::a_name_that_is_taken_is_not_taken_over,
+        foreign::what_people_gave_the_operator_goes_with_it,
         foreign::an_existing_vpc_is_used_and_left_as_it_was,
         leftovers::what_kubernetes_made_goes_too,
         leftovers::gc_lists_and_removes_what_a_killed_up_left,
         leftovers::one_name_in_two_regions_is_two_clusters,
         leftovers::a_lock_is_broken_on_demand_only,
+        meanwhile::what_was_not_confirmed_is_asked_for_again,
         policy::it_is_enough_where_iam_is_enforced,
+        policy::nothing_that_the_examples_may_do_is_unused,
     ],
     long [
         crash::killed_at_every_call_it_goes_on,
         story::three_masters_over_three_zones,
         bad_days::each_is_told_with_cause_and_next_command,
-        policy::each_action_taken_away_is_named,
+        denied::each_action_taken_away_is_named,
     ],
 );

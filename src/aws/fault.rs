@@ -3,7 +3,7 @@
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 
-use super::permissions;
+use super::{capacity, permissions};
 use crate::error::{Error, Kind, Result};
 
 /// What an error means for the caller.
@@ -31,6 +31,8 @@ pub enum Fault {
     Login,
     /// The service was not reached, or broke off.
     Network,
+    /// The service itself fails at the moment.
+    Down,
     /// Anything else.
     Other,
 }
@@ -59,7 +61,10 @@ impl Fault {
             | "SlowDown"
             | "TooManyRequestsException"
             | "RequestThrottled"
+            | "ThrottledException"
+            | "RequestThrottledException"
             | "PriorRequestNotComplete" => Fault::Throttled,
+            "InternalError" | "InternalFailure" | "ServiceUnavailable" | "Unavailable" | "InternalServerError" => Fault::Down,
             "DependencyViolation"
             | "DeleteConflict"
             | "ResourceInUse"
@@ -228,6 +233,11 @@ impl Failure {
             || self.message.contains("Signature not yet current")
     }
 
+    /// AWS's own words, or the network's.
+    pub fn said(&self) -> String {
+        if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) }
+    }
+
     /// As the user reads it: what failed, AWS's words, and what to type where that is known.
     pub fn error(self, what: impl Into<String>) -> Error {
         self.error_as(what, None)
@@ -235,9 +245,7 @@ impl Failure {
 
     /// As [`Failure::error`], for calls by a profile that was asked for by name: what to type names it too.
     fn error_as(self, what: impl Into<String>, profile: Option<&str>) -> Error {
-        let error = Error::new(what);
-        let said = if self.code.is_empty() { self.message.clone() } else { format!("{}: {}", self.code, self.message) };
-        let error = error.why(said);
+        let error = Error::new(what).why(self.said());
         match self.fault {
             Fault::Login if self.is_skew() => error
                 .kind(Kind::Credentials)
@@ -265,8 +273,9 @@ impl Failure {
                 error.hint("`kup iam policy` prints all that kup needs for this cluster, by action")
             }
             Fault::Quota => error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on"),
-            Fault::Capacity => error.hint(CAPACITY),
+            Fault::Capacity => error.hint(capacity::HINT),
             Fault::Throttled => error.hint("other programs use up this account's calls: try again in a minute"),
+            Fault::Down => error.hint("AWS itself fails at the moment: try again in a few minutes; https://health.aws.amazon.com/health/status shows what is known"),
             Fault::Network => error.hint("check the network, AWS_ENDPOINT_URL if you set it, and the region's name; then try again"),
             _ => error,
         }
@@ -282,9 +291,6 @@ fn call_of(error: &str) -> Option<String> {
     let operation = error.rsplit("::").next()?.strip_suffix("Error")?;
     Some(format!("{service}:{operation}"))
 }
-
-/// What can be done where AWS has no machine of a type.
-pub const CAPACITY: &str = "try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs";
 
 /// The action and the resource that AWS's words about a denial name; any resource if they name none.
 fn denied(message: &str) -> Option<(&str, &str)> {
@@ -338,7 +344,7 @@ pub fn unless_gone<T>(outcome: std::result::Result<T, Failure>) -> std::result::
     }
 }
 
-/// The error of the very first call: whatever goes wrong there is about logging in, unless AWS was not reached.
+/// The error of the very first call: whatever goes wrong there is about logging in, unless AWS was not reached, or has too much to do.
 /// `profile` is the one that was asked for by name.
 pub fn login<E, R>(what: &str, profile: Option<&str>, error: SdkError<E, R>) -> Error
 where
@@ -346,59 +352,12 @@ where
     R: std::fmt::Debug,
 {
     let mut failure = Failure::of(error);
-    if failure.fault != Fault::Network {
+    if !matches!(failure.fault, Fault::Network | Fault::Throttled | Fault::Down) {
         failure.fault = Fault::Login;
     }
     failure.error_as(what, profile)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(fault: Fault, code: &str, message: &str) -> String {
-        Failure { fault, code: code.into(), message: message.into(), request: None, call: None }.error("no VPC").to_string()
-    }
-
-    #[test]
-    fn a_denial_names_the_line_to_add() {
-        let message = "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/me is not authorized to perform: \
-                       ec2:CreateVpc on resource: arn:aws:ec2:us-west-2:123456789012:vpc/* because no identity-based policy allows it.";
-        let text = told(Fault::Denied, "UnauthorizedOperation", message);
-        let line = r#"{"Effect": "Allow", "Action": "ec2:CreateVpc", "Resource": "arn:aws:ec2:us-west-2:123456789012:vpc/*"}"#;
-        assert!(text.contains(line), "{text}");
-        assert_eq!(denied("User: x is not authorized to perform: iam:ListRoles"), Some(("iam:ListRoles", "*")));
-        assert_eq!(denied("Access Denied"), None);
-    }
-
-    /// The SDK's errors are named by their calls, and some calls need an action of another name.
-    #[test]
-    fn a_denial_that_names_nothing_is_named_by_its_call() {
-        use aws_sdk_ec2::operation::create_vpc::CreateVpcError;
-        assert_eq!(call_of(std::any::type_name::<CreateVpcError>()).as_deref(), Some("ec2:CreateVpc"));
-        let call = call_of(std::any::type_name::<aws_sdk_s3::operation::delete_objects::DeleteObjectsError>());
-        let denial = Failure { fault: Fault::Denied, code: "403".into(), message: "Forbidden".into(), request: None, call };
-        let text = denial.error("no bucket").to_string();
-        assert!(text.contains(r#""Action": "s3:DeleteObject""#), "{text}");
-        assert_eq!(call_of("std::io::Error"), None);
-    }
-
-    #[test]
-    fn what_to_type_names_the_profile_that_was_asked_for() {
-        let failure =
-            || Failure { fault: Fault::Login, code: "ExpiredToken".into(), message: "expired".into(), request: None, call: None };
-        let named = failure().error_as("no login", Some("work")).to_string();
-        for command in ["sts get-caller-identity", "sso login", "configure"] {
-            assert!(named.contains(&format!("`aws {command} --profile work`")), "{command}: {named}");
-        }
-        assert!(!named.contains("likewise") && !named.contains("if you use one"), "{named}");
-        let any = failure().error("no login").to_string();
-        assert!(any.contains("`aws sso login` (with --profile likewise)") && !any.contains("work"), "{any}");
-    }
-
-    #[test]
-    fn a_wrong_clock_is_not_taken_for_a_wrong_login() {
-        let text = told(Fault::Login, "SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than …");
-        assert!(text.contains("clock") && !text.contains("sso"), "{text}");
-    }
-}
+#[path = "fault_tests.rs"]
+mod tests;

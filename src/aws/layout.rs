@@ -276,7 +276,7 @@ impl Machines<'_> {
             let volume = graph.add(Volume { name: etcd_volume(&name), zone: zone_name.clone(), size: aws.etcd_volume });
             graph.add(Instance {
                 name,
-                instance_type: aws.masters.instance_type.clone(),
+                types: aws.masters.types(),
                 zone: zone_name,
                 image: self.around.image.clone(),
                 image_name: self.image_name(),
@@ -406,4 +406,4 @@ fn check(cluster: &Cluster, around: &Surroundings) -> Result<()> {
 
 #[cfg(test)]
 #[path = "layout_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -11,7 +11,7 @@ use crate::cluster::{Source, load};
 use crate::graph::plan::check_kinds;
 use crate::graph::{Address, Plan};
 
-fn around(zones: &[&str]) -> Surroundings {
+pub(crate) fn around(zones: &[&str]) -> Surroundings {
     Surroundings {
         account: "123456789012".into(),
         partition: "aws".into(),

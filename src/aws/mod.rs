@@ -1,7 +1,9 @@
 //! What kup needs to know of AWS: its clients, its errors, its tags, each kind of resource, and what a cluster is made of there.
 
+pub mod capacity;
 pub mod census;
 pub mod client;
+pub mod deadline;
 pub mod fault;
 pub mod foreign;
 pub mod iam;

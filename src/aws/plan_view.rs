@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use super::Aws;
 use super::layout::Surroundings;
-use super::prices::{Cost, Prices, usage};
+use super::prices::{Cost, Item, Prices, Usage, usage};
+use super::resource::instance::Instance;
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::graph::{Change, Plan, Verb};
+use crate::graph::{Change, Entry, Plan, Resource as _, Verb};
 use crate::report::tree::duration;
 
 /// The parts of a cluster, in the order in which a plan shows them, each with its kinds.
@@ -108,6 +109,17 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
+/// A master that stays is paid for as the type that it is, which need not be the first of those that it may be.
+fn as_found(usage: &mut [Usage], found: &Entry) {
+    if found.address.kind == Instance::KIND
+        && let Ok(instance) = found.value::<Instance>()
+    {
+        for part in usage.iter_mut().filter(|part| matches!(part.item, Item::Instance(_))) {
+            part.item = Item::Instance(instance.instance_type.clone());
+        }
+    }
+}
+
 /// To a ten-thousandth of a cent: sums of floats have longer tails than anybody is charged for.
 fn rounded(usd: f64) -> f64 {
     (usd * 1e6).round() / 1e6
@@ -125,7 +137,10 @@ impl View {
         let mut actions = Vec::with_capacity(plan.items.len());
         for item in &plan.items {
             // What goes has the address of something billed only if it is a double.
-            let usage = if item.verb == Verb::Delete { None } else { billed.remove(&item.address) };
+            let mut usage = if item.verb == Verb::Delete { None } else { billed.remove(&item.address) };
+            if let (Some(usage), Some(found), Verb::Keep | Verb::Update) = (&mut usage, &item.found, item.verb) {
+                as_found(usage, found);
+            }
             let cost = usage.map(|usage| Cost::of(&usage, &prices)).unwrap_or_default();
             sum.add(&cost);
             let known = cost.per_hour > 0.0 && cost.unknown.is_empty();
@@ -167,7 +182,7 @@ impl View {
         let verbs = [Verb::Create, Verb::Update, Verb::Replace, Verb::Delete];
         let count = |verb: Verb| self.actions.iter().filter(|line| line.verb == verb).count();
         let parts: Vec<String> =
-            verbs.into_iter().filter(|v| count(*v) > 0).map(|v| format!("{} to {}", count(v), word(v))).collect();
+            verbs.into_iter().filter(|v| count(*v) > 0).map(|v| format!("{} to {}", count(v), v.word())).collect();
         if parts.is_empty() { "Nothing to change".to_owned() } else { parts.join(", ") }
     }
 
@@ -229,17 +244,7 @@ impl Line {
             (false, true) => String::new(),
             (false, false) => "unknown".to_owned(),
         };
-        [word(self.verb).to_owned(), self.kind.to_owned(), self.name.clone(), cost, detail.join("; ")]
-    }
-}
-
-const fn word(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Keep => "keep",
-        Verb::Create => "create",
-        Verb::Update => "update",
-        Verb::Replace => "replace",
-        Verb::Delete => "delete",
+        [self.verb.word().to_owned(), self.kind.to_owned(), self.name.clone(), cost, detail.join("; ")]
     }
 }
 

@@ -28,6 +28,13 @@ pub const CALLER_VARIABLE: &str = "KUP_CALLER_ADDRESS";
 /// How long the answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// What is asked of AWS, as [`super::deadline::Deadlines::needed`] names it.
+pub const ZONES: &str = "which zones there are, and what they offer";
+/// As [`ZONES`].
+pub const TYPES: &str = "what it knows of the instance types";
+/// As [`ZONES`].
+pub const GIVEN: &str = "what aws.vpc.id and aws.vpc.subnets are like";
+
 /// What is known of an instance type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeFacts {
@@ -40,7 +47,7 @@ pub struct TypeFacts {
 /// The types that a config names: the masters', then each group's.
 pub fn types(cluster: &Cluster) -> BTreeSet<String> {
     let minions = cluster.groups().into_iter().flat_map(|group| group.types);
-    std::iter::once(cluster.aws.masters.instance_type.clone()).chain(minions).collect()
+    cluster.aws.masters.types().into_iter().chain(minions).collect()
 }
 
 /// Looks the types up.
@@ -67,7 +74,7 @@ pub async fn type_facts(aws: &Aws, types: &BTreeSet<String>) -> Result<BTreeMap<
     }
     let list = missing.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let mut error = Error::usage(format!("{} has no instance type {list}", aws.region))
-        .why("aws.masters.type, aws.minions.type or a group's types name it");
+        .why("type or otherTypes of aws.masters or aws.minions, or a group's types, name it");
     // The list of all types is long: it is asked for only to help with one that is wrong.
     if let Some(meant) = meant(aws, &missing).await {
         error = error.hint(format!("did you mean {meant}?"));
@@ -185,10 +192,10 @@ fn list(names: &[&String]) -> String {
     names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// What of the wanted types a zone lacks. A group does with any one of its types.
+/// What of the wanted types a zone lacks. A group does with any one of its types: AWS chooses among them. Of masters' types each has to be
+/// there: one that a zone never has would be no way out when the others have run out.
 fn lacks(cluster: &Cluster, has: &BTreeSet<String>) -> Vec<String> {
-    let master = &cluster.aws.masters.instance_type;
-    let mut lacks: Vec<String> = (!has.contains(master)).then(|| master.clone()).into_iter().collect();
+    let mut lacks: Vec<String> = cluster.aws.masters.types().into_iter().filter(|of| !has.contains(of)).collect();
     for group in cluster.groups().iter().filter(|group| !group.types.iter().any(|of| has.contains(of))) {
         let missing = group.types.join(" or ");
         if !lacks.contains(&missing) {
@@ -327,6 +334,10 @@ mod tests {
         let none = offers(&[("r-1a", &["t3.small"])]);
         let error = choose_zones(&cluster, "r-1", &none).unwrap_err().to_string();
         assert!(error.contains("r-1a lacks t3.medium"), "{error}");
+        // A type to fall back on that a zone never has is none.
+        cluster.aws.masters.other_types = vec!["t3a.medium".into()];
+        let error = choose_zones(&cluster, "r-1", &zones).unwrap_err().to_string();
+        assert!(error.contains("r-1b lacks t3a.medium"), "{error}");
     }
 
     #[test]

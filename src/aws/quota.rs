@@ -4,6 +4,7 @@
 use aws_config::retry::RetryConfig;
 
 use super::Aws;
+use super::deadline::seconds;
 use super::fault::{Explain as _, Failure};
 use super::permissions::{Need, Scope, need, optional};
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ struct Quota {
     adds: u32,
 }
 
-/// Fails if what is added is more than is left. `vpcs` is how many there are.
+/// Fails if what is added is more than is left. `vpcs` is how many there are. Passed over, and said so, if AWS takes too long.
 pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<()> {
     let all = [
         Quota { what: "virtual CPUs of instances on demand", service: "ec2", code: "L-1216C47A", adds: adds.vcpus },
@@ -57,14 +58,17 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
         answer.failure().map(|answer| answer.quota.and_then(|q| q.value))
     }));
     let used = async { tokio::try_join!(vcpus(aws, adds.vcpus + adds.spot > 0), addresses(aws, adds.addresses > 0)) };
-    let (limits, used) = tokio::join!(limits, used);
+    let Some((limits, used)) = aws.deadlines.spare(async { tokio::join!(limits, used) }).await else {
+        unknown(&format!("no answer within {}", seconds(aws.deadlines.spare)), report);
+        return Ok(());
+    };
     let ((on_demand, spot), addresses) = used?;
-    let (mut over, mut more, mut unknown): (Vec<String>, Vec<String>, Option<Failure>) = (Vec::new(), Vec::new(), None);
+    let (mut over, mut more, mut silent): (Vec<String>, Vec<String>, Option<Failure>) = (Vec::new(), Vec::new(), None);
     for (quota, limit) in wanted.into_iter().zip(limits) {
         let limit = match limit {
             Ok(limit) => limit,
             Err(failure) => {
-                unknown.get_or_insert(failure);
+                silent.get_or_insert(failure);
                 continue;
             }
         };
@@ -85,11 +89,8 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
             ));
         }
     }
-    if let Some(failure) = unknown {
-        let words = if failure.code.is_empty() { failure.message } else { failure.code };
-        report.note(format!(
-            "the account's quotas are not known ({words}): whether the machines fit in them shows when they are made"
-        ));
+    if let Some(failure) = silent {
+        unknown(if failure.code.is_empty() { &failure.message } else { &failure.code }, report);
     }
     if over.is_empty() {
         return Ok(());
@@ -98,6 +99,10 @@ pub async fn check(aws: &Aws, adds: Adds, vpcs: u32, report: &Report) -> Result<
         .why(over.join("\n"))
         .hint("remove what is no longer used, or give smaller or fewer machines");
     Err(more.into_iter().fold(error, Error::hint))
+}
+
+fn unknown(why: &str, report: &Report) {
+    report.note(format!("the account's quotas are not known ({why}): whether the machines fit in them shows when they are made"));
 }
 
 /// The sentence about a quota that would be exceeded.

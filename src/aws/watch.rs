@@ -9,9 +9,9 @@ use aws_sdk_autoscaling::types::AutoScalingGroup;
 use aws_sdk_ec2::types::{Instance, InstanceStateName, Volume, VolumeState};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Aws;
-use super::fault::{self, Explain as _};
+use super::fault::Explain as _;
 use super::tags::{self, GROUP};
+use super::{Aws, capacity};
 use crate::error::{Error, Result};
 
 /// The pause between two rounds while something happens; each round that sees nothing new makes it longer.
@@ -134,7 +134,7 @@ fn ended(id: &str, seen: Option<&Instance>) -> Error {
     let (code, words) = reason(seen);
     let error = Error::new(format!("the instance {id} ended instead of starting")).why(words);
     if code.contains("InsufficientInstanceCapacity") {
-        error.hint(fault::CAPACITY)
+        error.hint(capacity::HINT)
     } else if code.contains("LimitExceeded") {
         error.hint("ask for more in the console of Service Quotas, or remove what is no longer used; then `kup up` goes on")
     } else {

@@ -109,7 +109,7 @@ async fn an_instance_that_ends_says_why() {
     insta::assert_snapshot!(error, @r"
     the instance i-1 ended instead of starting
       because: Server.InsufficientInstanceCapacity: There is not enough capacity to fulfill your request
-      next: try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs
+      next: try again later, or give other types to take instead, like `--set aws.masters.otherTypes=[t3a.medium,m5.large]` (aws.minions.otherTypes for minions); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs
     ");
 }
 

@@ -101,6 +101,10 @@ pub struct Machines {
     /// Instance type, like t3.medium.
     #[serde(rename = "type")]
     pub instance_type: String,
+    /// Types of the same architecture to take instead where AWS has no machine of `type`, in this order, like [t3a.medium, m5.large].
+    #[serde(default)]
+    #[schemars(extend("examples" = [["t3a.medium", "m5.large"]]))]
+    pub other_types: Vec<String>,
     /// Size of the root volume in GiB.
     #[schemars(range(min = 8, max = 16384))]
     pub root_volume: u32,
@@ -110,7 +114,7 @@ pub struct Machines {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Group {
-    /// Instance types, like [t3.small, t3a.small]: AWS chooses among them; left out, it is that of `aws.minions`.
+    /// Instance types, like [t3.small, t3a.small]: AWS chooses among them; left out, they are those of `aws.minions`.
     #[schemars(extend("examples" = [["t3.small", "t3a.small"]]))]
     pub types: Vec<String>,
     /// How many machines.
@@ -196,9 +200,15 @@ impl Cluster {
             return aws.groups.iter().map(|(name, group)| NamedGroup::new(name, group)).collect();
         }
         let count = self.minions.count;
-        let Machines { instance_type, root_volume } = aws.minions.clone();
-        let group = Group { types: vec![instance_type], count, root_volume, ..Group::default() };
+        let group = Group { types: aws.minions.types(), count, root_volume: aws.minions.root_volume, ..Group::default() };
         (count > 0).then(|| NamedGroup::new(DEFAULT_GROUP, &group)).into_iter().collect()
+    }
+}
+
+impl Machines {
+    /// The types that such a machine may be of, in the order in which they are asked for.
+    pub fn types(&self) -> Vec<String> {
+        std::iter::once(&self.instance_type).chain(&self.other_types).cloned().collect()
     }
 }
 
@@ -300,6 +310,8 @@ mod tests {
         assert_eq!((only.name.as_str(), only.count, only.min, only.max), ("minions", 4, 4, 4));
         assert_eq!((&only.types[..], only.root_volume), (&["t3.small".to_owned()][..], 32));
         assert_eq!(cluster.aws.minion_count(), None);
+        cluster.aws.minions.other_types = vec!["t3a.small".into()];
+        assert_eq!(cluster.groups()[0].types, ["t3.small", "t3a.small"]);
         cluster.minions.count = 0;
         assert_eq!(cluster.groups(), []);
         let group = Group { count: 3, max: Some(9), ..Group::default() };

@@ -115,12 +115,15 @@ fn fill_groups(merged: &mut Value, schema: &Schema, origins: &mut BTreeMap<Strin
     let named = at(merged, "aws.groups").and_then(Value::as_mapping);
     let names: Vec<String> = named.into_iter().flatten().filter_map(|(name, _)| name.as_str().map(str::to_owned)).collect();
     for group in names.iter().map(|name| item("aws.groups", name)) {
-        let of_minions = [("types", "type", true), ("rootVolume", "rootVolume", false)];
-        for (field, from, list) in of_minions {
+        for (field, from) in [("types", "type"), ("rootVolume", "rootVolume")] {
             let path = join(&group, field);
             if at(merged, &path).is_none() {
-                let value = minions.get(from).cloned().unwrap_or_default();
-                put(merged, &path, if list { Value::Sequence(vec![value]) } else { value });
+                let mut value = minions.get(from).cloned().unwrap_or_default();
+                if field == "types" {
+                    let others = minions.get("otherTypes").and_then(Value::as_sequence).into_iter().flatten().cloned();
+                    value = Value::Sequence(std::iter::once(value).chain(others).collect());
+                }
+                put(merged, &path, value);
                 let origin = origins.get(&join("aws.minions", from)).cloned();
                 origins.insert(path, origin.unwrap_or(Origin::Default));
             }

@@ -23,6 +23,19 @@ pub enum Verb {
     Delete,
 }
 
+impl Verb {
+    /// In a word: `create`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verb::Keep => "keep",
+            Verb::Create => "create",
+            Verb::Update => "update",
+            Verb::Replace => "replace",
+            Verb::Delete => "delete",
+        }
+    }
+}
+
 /// One thing, and what is done with it.
 pub struct Item<C> {
     /// What is done.

@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use crate::aws::client::Login;
 use crate::aws::layout::{Surroundings, layout};
 use crate::aws::resource::bucket::Bucket;
+use crate::aws::resource::instance::Instance;
 use crate::aws::{Aws, census, leftovers, permissions, preflight, resource};
 use crate::cluster::Cluster;
 use crate::cluster::spec::ProviderKind;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::graph::drift::{self, Action};
 use crate::graph::{self, Entry, Plan, Resource as _, Verb};
 use crate::provider::ClusterId;
 use crate::report::Report;
@@ -59,6 +61,11 @@ impl AwsPlan {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.plan.is_empty()
+    }
+
+    /// What it does, to be compared with what was confirmed.
+    pub fn actions(&self) -> Vec<Action> {
+        drift::actions(&self.plan)
     }
 
     /// How many things are made, changed and removed.
@@ -191,14 +198,26 @@ impl AwsProvider {
     }
 
     /// Keeps the config, and plans again, under the lock. A plan for a cluster of which there was nothing is still true if the config
-    /// could be kept as the first: everybody who makes anything keeps his before.
-    pub async fn again(&self, cluster: &Cluster, plan: AwsPlan, replace: &[String]) -> Result<AwsPlan> {
+    /// could be kept as the first: everybody who makes anything keeps his before. If it does more than `plan` did, `agree` is asked, whose
+    /// error ends it before anything is written.
+    pub async fn again(
+        &self,
+        cluster: &Cluster,
+        plan: AwsPlan,
+        replace: &[String],
+        agree: &impl AsyncFn(&[Action]) -> Result<()>,
+    ) -> Result<AwsPlan> {
         if plan.new && kept::save(&self.aws, cluster, &plan.around, &plan.kinds, true).await? {
             return self.with_bucket(plan).await;
         }
+        let confirmed = plan.actions();
         let kept = kept::load(&self.aws).await?;
         let found = self.found_of(cluster, kept.as_ref()).await?;
         let again = self.compare(cluster, found, kept, plan.around.caller, plan.around.ssh_public, replace).await?;
+        let beyond = drift::beyond(&confirmed, &again.actions());
+        if !beyond.is_empty() {
+            agree(&beyond).await?;
+        }
         if again.keeps {
             kept::save(&self.aws, cluster, &again.around, &again.kinds, false).await?;
         }
@@ -218,21 +237,30 @@ impl AwsProvider {
         Ok(plan)
     }
 
-    /// Does what the plan says; `tell` hears of each thing as soon as it is there.
-    pub async fn apply(&self, plan: &AwsPlan, report: &Report, tell: &(dyn Fn(&Entry) + Send + Sync)) -> Result<()> {
-        graph::apply_telling(&plan.plan, &resource::kinds(), &self.aws, report, tell).await.map(drop)
+    /// Does what the plan says; `tell` hears of each thing as soon as it is there. A master that is of another type than the first that
+    /// the config names, since AWS had no such machine, is told of.
+    pub async fn apply(
+        &self,
+        plan: &AwsPlan,
+        cluster: &Cluster,
+        report: &Report,
+        tell: &(dyn Fn(&Entry) + Send + Sync),
+    ) -> Result<()> {
+        let tell_too = |thing: &Entry| {
+            let mut items = plan.plan.items.iter();
+            let new = items.any(|item| item.address == thing.address && matches!(item.verb, Verb::Create | Verb::Replace));
+            if let Some(words) = taken_instead(thing, &cluster.aws.masters.instance_type).filter(|_| new) {
+                report.note(words);
+            }
+            tell(thing);
+        };
+        graph::apply_telling(&plan.plan, &resource::kinds(), &self.aws, report, &tell_too).await.map(drop)
     }
+}
 
-    /// The zones and types that could be had where one has run out.
-    pub fn elsewhere(error: Error, cluster: &Cluster) -> Error {
-        let out =
-            error.why.iter().any(|why| why.contains("InsufficientInstanceCapacity") || why.contains("InsufficientCapacity"));
-        if !out {
-            return error;
-        }
-        let zones = if cluster.aws.zones.is_empty() { "aws.zones, to begin elsewhere" } else { "another zone in aws.zones" };
-        error.hint(format!(
-            "another type in aws.masters.type or aws.minions.type, several types in a group of aws.groups, or {zones}"
-        ))
-    }
+/// What is said of a new master that is not of the first type.
+fn taken_instead(thing: &Entry, first: &str) -> Option<String> {
+    let instance = (thing.address.kind == Instance::KIND).then(|| thing.value::<Instance>().ok())??;
+    let (name, zone, is) = (&thing.address.name, &instance.zone, &instance.instance_type);
+    (is != first).then(|| format!("AWS had no {first} in {zone}: {name} is a {is}, and stays one until `--replace {name}`"))
 }

@@ -20,6 +20,7 @@ use crate::backup::{AnyStore, Place};
 use crate::bootstrap::{self, Context, joining};
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::graph::drift::Action;
 use crate::graph::{Entry, Resource as _};
 use crate::interrupt::Interrupt;
 use crate::kubeconfig;
@@ -42,8 +43,16 @@ const SHORT_AFTERMATH: Duration = Duration::from_secs(3);
 impl Up {
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing begins without the lock:
     /// its masters are looked at, and set right by what every other call with this config would do too. Whoever has another config has a
-    /// plan, or another config to keep, and so the lock. What minions start from is written under the lock in any case.
-    pub async fn on_aws(&self, provider: &AwsProvider, plan: AwsPlan, interrupt: &Interrupt, report: &Report) -> Result<Outcome> {
+    /// plan, or another config to keep, and so the lock. What minions start from is written under the lock in any case. `agree` is as
+    /// [`AwsProvider::again`] has it.
+    pub async fn on_aws(
+        &self,
+        provider: &AwsProvider,
+        plan: AwsPlan,
+        agree: &impl AsyncFn(&[Action]) -> Result<()>,
+        interrupt: &Interrupt,
+        report: &Report,
+    ) -> Result<Outcome> {
         let secrets = Secrets::read(&provider.aws).await?;
         let outcome = match secrets {
             Some(secrets) if plan.is_empty() && !plan.keeps => {
@@ -55,7 +64,7 @@ impl Up {
                 // Whoever is refused here made nothing: what stands is whoever's who holds the lock.
                 let lock = span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await)?;
                 let work = async {
-                    let plan = provider.again(&self.cluster, plan, &self.replace).await?;
+                    let plan = provider.again(&self.cluster, plan, &self.replace, agree).await?;
                     // What was read before the lock may be somebody else's work of a moment ago.
                     let secrets = match Secrets::read(&provider.aws).await? {
                         Some(secrets) => secrets,
@@ -81,7 +90,8 @@ impl Up {
         let mut plan = provider.plan(&self.cluster, &self.replace).await?;
         if !plan.is_empty() || plan.keeps {
             provider.preflight(&self.cluster, &plan, report).await?;
-            plan = provider.again(&self.cluster, plan, &self.replace).await?;
+            // Nobody else can have been at work since it was made.
+            plan = provider.again(&self.cluster, plan, &self.replace, &async |_: &[Action]| Ok(())).await?;
         }
         self.cluster_of(provider, &plan, Secrets::require(&provider.aws).await?, true, report).await
     }
@@ -112,7 +122,7 @@ impl Up {
         let made = async {
             // The sender ends with the work: then no more machines come.
             let tell = tell;
-            provider.apply(plan, report, &tell).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
+            provider.apply(plan, &self.cluster, report, &tell).await
         };
         let arrivals =
             Arrivals { aws: &provider.aws, cluster: &self.cluster, around: &plan.around, patience: self.patience, report };
@@ -270,11 +280,12 @@ impl Up {
         Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }
 
-    /// Makes what the plan says. Says whether anything was changed.
+    /// Makes what the plan says. Says whether anything was changed. `agree` is as [`AwsProvider::again`] has it.
     pub async fn infrastructure(
         &self,
         provider: &AwsProvider,
         plan: AwsPlan,
+        agree: &impl AsyncFn(&[Action]) -> Result<()>,
         interrupt: &Interrupt,
         report: &Report,
     ) -> Result<bool> {
@@ -294,8 +305,8 @@ impl Up {
             Err(error) => return Err(error),
         };
         let work = async {
-            let plan = provider.again(&self.cluster, plan, &self.replace).await?;
-            provider.apply(&plan, report, &|_| {}).await.map_err(|e| AwsProvider::elsewhere(e, &self.cluster))
+            let plan = provider.again(&self.cluster, plan, &self.replace, agree).await?;
+            provider.apply(&plan, &self.cluster, report, &|_| {}).await
         };
         match lock.during(report, interrupt.or(work)).await {
             Ok(()) => Ok(changes),

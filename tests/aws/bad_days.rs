@@ -25,6 +25,44 @@ fn refuse(account: &Account, name: &'static str, status: u16, code: &'static str
     account.wire.begin(move |call| if call.name == name { Verdict::Refuse(status, code, message) } else { Verdict::Pass });
 }
 
+/// How often a master was asked for since the line was set.
+fn calls(account: &Account) -> usize {
+    account.wire.counts().get("ec2:RunInstances").copied().unwrap_or_default()
+}
+
+/// Where AWS has no machine of the first type, one of the next is taken, told of, and kept.
+async fn another_type_is_taken(account: &Account, name: &str) -> Check {
+    let others = ["--set", "aws.masters.otherTypes=[t3a.medium, t2.medium]"];
+    let planned = account.kup(&[&["plan", "--provider", "aws", "--name", name], &others[..]].concat()).await?.ok("kup plan")?;
+    ensure!(planned.contains("t3.medium or t3a.medium or t2.medium in"), "the plan does not show the types:\n{planned}");
+    let lacking = "We currently do not have sufficient capacity of this type.";
+    refuse(account, "ec2:RunInstances", 500, "InsufficientInstanceCapacity", lacking);
+    let none = up(account, name, &others).await?;
+    told(&none, 1, &["t3.medium or t3a.medium or t2.medium", "InsufficientInstanceCapacity", "left:", "kup up"])?;
+    ensure!(calls(account) == 3, "three types were asked for {} times", calls(account));
+
+    let mut first = true;
+    account.wire.begin(move |call| match call.name == "ec2:RunInstances" && std::mem::take(&mut first) {
+        true => Verdict::Refuse(500, "InsufficientInstanceCapacity", lacking),
+        false => Verdict::Pass,
+    });
+    let made = up(account, name, &others).await?;
+    told(&made, 0, &["AWS had no t3.medium in", "master-1 is a t3a.medium", "--replace master-1"])?;
+    let role = aws_sdk_ec2::types::Filter::builder().name("tag:kup.dev/role").values("master").build();
+    let masters = account.ec2().await.describe_instances().filters(role).send().await?;
+    let kinds: Vec<&str> =
+        masters.reservations().iter().flat_map(|r| r.instances()).filter_map(|i| i.instance_type()).map(|t| t.as_str()).collect();
+    ensure!(kinds == ["t3a.medium"], "the master is a {kinds:?}");
+    account.wire.clear();
+    up(account, name, &others).await?.ok("kup up again")?;
+    ensure!(account.wire.sums().1 == 0, "a second up made calls: {:#?}", account.wire.counts());
+    // A type of another architecture is no way out, and one that it may no longer be needs a yes.
+    told(&up(account, name, &["--set", "aws.masters.otherTypes=[t4g.medium]"]).await?, 2, &["t4g.medium is arm64"])?;
+    told(&up(account, name, &["--set", "aws.masters.otherTypes=[]"]).await?, 2, &["t3a.medium", "--replace instance/master-1"])?;
+    up(account, name, &["--set", "aws.masters.otherTypes=[]", "--replace", "master-1"]).await?.ok("kup up --replace")?;
+    Ok(())
+}
+
 pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check {
     let name = "unlucky";
     let before = account.dump().await?;
@@ -43,6 +81,11 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
         "Signature expired: 20261125T010000Z is now earlier than 20261125T020000Z",
     );
     told(&up(&account, name, &[]).await?, 4, &["clock"])?;
+    // Others' calls are no reason to doubt one's login.
+    refuse(&account, "sts:GetCallerIdentity", 400, "Throttling", "Rate exceeded");
+    let throttled = up(&account, name, &[]).await?;
+    told(&throttled, 1, &["Throttling", "try again in a minute"])?;
+    ensure!(!throttled.stderr.contains("sso"), "throttling is called a wrong login:\n{}", throttled.stderr);
     account.wire.clear();
     let region = account.kup_with(&[("AWS_REGION", "")], &arguments).await?;
     told(&region, 2, &["AWS_REGION", "aws.region"])?;
@@ -91,9 +134,12 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
     told(&capacity, 1, &["InsufficientInstanceCapacity", "us-west-2a", "kup up", "kup down"])?;
     ensure!(!capacity.stderr.contains("throttl"), "lack of capacity is called throttling:\n{}", capacity.stderr);
 
+    ensure!(calls(&account) == 1, "the same machine was asked for {} times", calls(&account));
+    another_type_is_taken(&account, name).await?;
+
     // Credentials that expire in the middle: up goes on with new ones.
     refuse(&account, "ec2:RunInstances", 400, "RequestExpired", "Request has expired.");
-    told(&up(&account, name, &[]).await?, 4, &["RequestExpired", "left:"])?;
+    told(&up(&account, name, &["--replace", "master-1"]).await?, 4, &["RequestExpired", "left:"])?;
     // Answers that were lost after the call took effect.
     let mut lost = false;
     account.wire.begin(move |call| {
@@ -103,7 +149,7 @@ pub async fn each_is_told_with_cause_and_next_command(account: Account) -> Check
         }
         Verdict::Pass
     });
-    up(&account, name, &[]).await?.ok("kup up although an answer was lost")?;
+    up(&account, name, &["--replace", "master-1"]).await?.ok("kup up although an answer was lost")?;
     let running = aws_sdk_ec2::types::Filter::builder().name("tag:kup.dev/role").values("master").build();
     let masters = account.ec2().await.describe_instances().filters(running).send().await?;
     let alive = masters

@@ -100,6 +100,37 @@ pub async fn what_kubernetes_made_goes_too(account: Account) -> Check {
     account.kup(&["gc", "--delete", "-y", "--volumes", "delete"]).await?.ok("kup gc --delete --volumes delete")?;
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    asked_on_a_terminal(&account, name, &before).await
+}
+
+/// Without `-y` and `--volumes` it is asked what becomes of claimed volumes, and then whether all the rest is to go.
+async fn asked_on_a_terminal(account: &Account, name: &str, before: &Value) -> Check {
+    let removal = ["down", "--provider", "aws", "--name", name];
+    let ec2 = account.ec2().await;
+    for (answers, code, stays) in [("y\nn\n", 130, true), ("n\ny\n", 0, true), ("y\ny\n", 0, false)] {
+        let others = ec2.describe_volumes().send().await?.volumes().len();
+        up(account, name, &[]).await?.ok("kup up")?;
+        let volume = made_by_kubernetes(account, name).await?;
+        let asked = account.on_terminal(&removal, answers).await?;
+        ensure!(
+            asked.code == Some(code) && asked.stdout.contains(&volume) && asked.stdout.contains("Delete that too? [y/N]"),
+            "{answers:?}: {:?}\n{}",
+            asked.code,
+            asked.stdout
+        );
+        let there = ec2.describe_volumes().send().await?;
+        let stayed = there.volumes().iter().any(|v| v.volume_id() == Some(&volume));
+        ensure!(stayed == stays, "{answers:?}: the volume {} there:\n{}", if stayed { "is" } else { "is not" }, asked.stdout);
+        if code != 0 {
+            ensure!(there.volumes().len() > others + 1, "a no removed something:\n{}", asked.stdout);
+            let all = [&removal[..], &["-y", "--volumes", "delete"]].concat();
+            account.kup(&all).await?.ok("kup down --volumes delete")?;
+        } else if stays {
+            ec2.delete_volume().volume_id(&volume).send().await?;
+        }
+        let after = account.dump().await?;
+        ensure!(after == *before, "{answers:?}: down left or took something:\n{}", difference(before, &after));
+    }
     Ok(())
 }
 

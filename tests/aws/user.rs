@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use super::wire::Wire;
-use crate::support::Check;
 use crate::support::cluster::{KUP, Output, run};
+use crate::support::{Check, LONG};
 
 /// The region of tests.
 pub const REGION: &str = "us-west-2";
@@ -114,6 +115,25 @@ impl Account {
     /// Runs kup with another variable or two.
     pub async fn kup_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Check<Output> {
         run(self.command(args).envs(variables.iter().copied()), None).await
+    }
+
+    /// Runs kup on a terminal (util-linux's `script`) of a user who types these answers. What it says is one text there.
+    pub async fn on_terminal(&self, args: &[&str], answers: &str) -> Check<Output> {
+        let words: Vec<String> = std::iter::once(&KUP).chain(args).map(|word| format!("'{word}'")).collect();
+        let line = format!("stty rows 50 cols 200 -echo; exec {}", words.join(" "));
+        let mut script = Command::new("script");
+        script.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        script.args(["-qec", &line, "/dev/null"]).envs(self.env()).env("TERM", "dumb").env("SHELL", "/bin/sh");
+        script.current_dir(self.home.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = script.kill_on_drop(true).spawn()?;
+        // Not closed before it has ended: that would be Ctrl-D.
+        let mut typed = child.stdin.take().ok_or("no input")?;
+        typed.write_all(answers.as_bytes()).await?;
+        let output =
+            tokio::time::timeout(LONG, child.wait_with_output()).await.map_err(|_| "kup on a terminal did not end")??;
+        drop(typed);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
+        Ok(Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
     }
 
     /// Starts kup as the one whom the line kills.

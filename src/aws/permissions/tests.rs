@@ -120,6 +120,48 @@ fn every_action_of_the_table_is_allowed_and_no_other() {
     }
 }
 
+/// The calls of AWS's SDK that the sources make, by the names that IAM gives them, in small letters. Tests make others.
+fn calls_in_the_sources() -> BTreeSet<String> {
+    // `aws.ec2.describe_vpcs()`, also over several lines; clients are called by their fields' names everywhere.
+    let call = regex::Regex::new(r"\b(ec2|iam|autoscaling|elb|s3|ssm|sts|quotas)\s*\.\s*([a-z_0-9]+)\(\)").unwrap();
+    let none = ["build", "config", "into_iter"];
+    let mut calls = BTreeSet::new();
+    let mut directories = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = entry.file_name().unwrap().to_string_lossy().into_owned();
+            if entry.is_dir() {
+                directories.push(entry);
+                continue;
+            }
+            if name.ends_with("tests.rs") || name == "testing.rs" {
+                continue;
+            }
+            let text = std::fs::read_to_string(&entry).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for found in call.captures_iter(code).filter(|found| !none.contains(&&found[2])) {
+                let service = match &found[1] {
+                    "elb" => "elasticloadbalancing",
+                    "quotas" => "servicequotas",
+                    other => other,
+                };
+                calls.insert(format!("{service}:{}", found[2].replace('_', "")));
+            }
+        }
+    }
+    calls
+}
+
+#[test]
+fn the_table_knows_the_calls_that_there_are_and_no_others() {
+    let made = calls_in_the_sources();
+    let known: BTreeSet<String> =
+        requirements(&all_kinds()).iter().flat_map(|one| one.calls.iter().map(|call| call.to_lowercase())).collect();
+    assert!(made.len() > 80, "the search finds no calls any more: {made:?}");
+    assert_eq!(made.difference(&known).collect::<Vec<_>>(), [] as [&String; 0], "called, and in no policy");
+    assert_eq!(known.difference(&made).collect::<Vec<_>>(), [] as [&String; 0], "in policies, and never called");
+}
+
 #[test]
 fn the_operator_reads_iam_and_writes_none() {
     let of_iam: BTreeSet<String> = actions_of(&operator(&whose("c"))).into_iter().filter(|one| one.starts_with("iam:")).collect();

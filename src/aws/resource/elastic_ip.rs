@@ -142,7 +142,7 @@ impl ElasticIp {
         };
         let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
         let made = match ask().customize().config_override(once).send().await.failure() {
-            Err(failure) if matches!(failure.fault, Fault::Network | Fault::Throttled | Fault::Other) => {
+            Err(failure) if matches!(failure.fault, Fault::Network | Fault::Throttled | Fault::Down | Fault::Other) => {
                 let named = tags::ec2::by(&format!("tag:{}", tags::NAME), &self.name);
                 let there = aws.ec2.describe_addresses().filters(tags::ec2::ours(aws)).filters(named).send().await.failure()?;
                 if let Some(ours) = there.addresses.unwrap_or_default().into_iter().next() {

@@ -1,5 +1,7 @@
 //! A master's machine. It can be lost and made again: its address and its data are things of their own.
 
+use aws_sdk_ec2::operation::run_instances::RunInstancesError;
+use aws_sdk_ec2::operation::start_instances::StartInstancesError;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, Filter, HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataEndpointState,
     InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification, InstanceStateName, InstanceType, ResourceType,
@@ -15,14 +17,14 @@ use super::network_interface::NetworkInterface;
 use super::route_table::RouteTable;
 use super::security_group_rules::SecurityGroupRules;
 use super::volume::{self, Volume};
-use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::layout::Image;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags::{self, HOST_KEY, IMAGE, OWN_HOST_KEY, ROOT_VOLUME};
 use crate::aws::user_data::HostKey;
 use crate::aws::watch::state_of;
-use crate::error::Result;
+use crate::aws::{Aws, capacity};
+use crate::error::{Error, Result};
 use crate::graph::{Address, Change, Cx, Found, Ref, Resource};
 
 /// By which name a master's etcd volume is attached. On today's machines the kernel gives it another, with the volume's id in its serial number.
@@ -36,8 +38,8 @@ const ROLE: &str = "master";
 pub struct Instance {
     /// Its name among instances: `master-1`.
     pub name: String,
-    /// Its type: `t3.medium`.
-    pub instance_type: String,
+    /// The types it may be of, in the order in which they are tried where AWS has run out of one: `t3.medium`.
+    pub types: Vec<String>,
     /// Its zone, as its network interface and its volume have it.
     pub zone: String,
     /// What it boots from.
@@ -136,12 +138,15 @@ impl Resource for Instance {
     }
 
     fn detail(&self) -> String {
-        format!("{} in {}, {} with {} GiB", self.instance_type, self.zone, self.image_name, self.root_volume)
+        format!("{} in {}, {} with {} GiB", self.types.join(" or "), self.zone, self.image_name, self.root_volume)
     }
 
     fn diff(&self, found: &InstanceFound, cx: &Cx<'_, Aws>) -> Vec<Change> {
         let mut changes = Vec::new();
-        changes.extend(Change::if_differs("aws.masters.type", &found.instance_type, &self.instance_type, Change::replace));
+        // One that was taken instead of another stays what it is.
+        if !self.types.contains(&found.instance_type) {
+            changes.push(Change::replace("aws.masters.type", &found.instance_type, self.types.join(" or ")));
+        }
         if let Some(image) = &found.image {
             changes.extend(Change::if_differs("aws.image", image, &self.image_tag(), Change::replace));
         }
@@ -167,11 +172,14 @@ impl Resource for Instance {
     async fn update(&self, found: &InstanceFound, _: &[Change], cx: &Cx<'_, Aws>) -> Result<InstanceFound> {
         if !up(found) {
             let what = format!("the instance {} could not be started", found.id);
+            let anew = format!("`--replace {}` makes it anew instead; its address and its data stay", self.name);
             cx.cloud
                 .until_unblocked(&what, || async {
-                    cx.cloud.ec2.start_instances().instance_ids(&found.id).send().await.failure().map(|_| ())
+                    let ask = cx.cloud.ec2.start_instances().instance_ids(&found.id).customize();
+                    ask.config_override(capacity::told_at_once::<StartInstancesError>()).send().await.failure().map(|_| ())
                 })
-                .await?;
+                .await
+                .map_err(|error| error.hint(anew))?;
         }
         self.ready(&found.id, cx).await
     }
@@ -211,8 +219,35 @@ impl Instance {
         tags
     }
 
-    /// Starts it, once AWS knows all that it is made of, and gives its id.
+    /// Starts it, once AWS knows all that it is made of, as the first of its types that AWS has a machine of, and gives its id.
     async fn run(&self, aws: &Aws, interface: &str, login: &str, profile: &str) -> Result<String> {
+        let mut lacking: Option<Error> = None;
+        for kind in &self.types {
+            let failure = match self.run_as(kind, aws, interface, login, profile).await? {
+                Ok(id) => return Ok(id),
+                Err(failure) => failure,
+            };
+            lacking = Some(match lacking {
+                None => failure.error(self.not_started(&self.types.join(" or "))),
+                Some(error) => error.why(failure.said()),
+            });
+        }
+        Err(lacking.unwrap_or_else(|| Error::new(self.not_started("of no type")).why("this is a mistake in kup")))
+    }
+
+    fn not_started(&self, types: &str) -> String {
+        format!("the instance {} ({types} in {}) could not be started", self.name, self.zone)
+    }
+
+    /// Starts it as one of this type; the inner failure is that AWS has no such machine there now.
+    async fn run_as(
+        &self,
+        kind: &str,
+        aws: &Aws,
+        interface: &str,
+        login: &str,
+        profile: &str,
+    ) -> Result<std::result::Result<String, Failure>> {
         let key = HostKey::new()?;
         let user_data = base64::engine::general_purpose::STANDARD.encode(key.master()?);
         let place = InstanceNetworkInterfaceSpecification::builder().device_index(0).network_interface_id(interface).build();
@@ -221,16 +256,15 @@ impl Instance {
             .http_tokens(HttpTokensState::Required)
             .http_put_response_hop_limit(1)
             .build();
-        let what = format!("the instance {} ({} in {}) could not be started", self.name, self.instance_type, self.zone);
         let made = aws
-            .until_unblocked(&what, || async {
+            .until_unblocked(&self.not_started(kind), || async {
                 let ask = aws
                     .ec2
                     .run_instances()
                     .min_count(1)
                     .max_count(1)
                     .image_id(&self.image.id)
-                    .instance_type(InstanceType::from(self.instance_type.as_str()))
+                    .instance_type(InstanceType::from(kind))
                     .key_name(login)
                     .iam_instance_profile(IamInstanceProfileSpecification::builder().name(profile).build())
                     .network_interfaces(place.clone())
@@ -239,8 +273,9 @@ impl Instance {
                     .user_data(&user_data)
                     .tag_specifications(tags::ec2::specification_of(ResourceType::Instance, self.tags(aws, &key.public)))
                     .tag_specifications(tags::ec2::specification(aws, ResourceType::Volume, &self.name, Some(ROLE)));
-                match ask.send().await.failure() {
-                    Ok(made) => Ok(made.instances.unwrap_or_default().into_iter().next()),
+                match ask.customize().config_override(capacity::told_at_once::<RunInstancesError>()).send().await.failure() {
+                    Ok(made) => Ok(Ok(made.instances.unwrap_or_default().into_iter().next())),
+                    Err(failure) if failure.fault == Fault::Capacity => Ok(Err(failure)),
                     // An interface can't be in two instances, so a second one is never made. Whoever has it may be what an earlier
                     // call made, of which listing did not know yet; or a predecessor that is on its way out.
                     Err(failure) if failure.code == "InvalidNetworkInterface.InUse" => {
@@ -248,7 +283,7 @@ impl Instance {
                         let ask = aws.ec2.describe_instances().filters(tags::ec2::ours(aws)).filters(having).filters(live());
                         let seen = ask.send().await.failure()?.reservations.unwrap_or_default();
                         let ours = seen.into_iter().flat_map(|reservation| reservation.instances.unwrap_or_default()).next();
-                        ours.map_or(Err(failure), |ours| Ok(Some(ours)))
+                        ours.map_or(Err(failure), |ours| Ok(Ok(Some(ours))))
                     }
                     // What they are that were only just made; an image that is not found never will be.
                     Err(failure)
@@ -260,7 +295,7 @@ impl Instance {
                 }
             })
             .await?;
-        Ok(made.and_then(|made| made.instance_id).unwrap_or_default())
+        Ok(made.map(|made| made.and_then(|made| made.instance_id).unwrap_or_default()))
     }
 
     /// Waits until it runs, and gives it its volume.

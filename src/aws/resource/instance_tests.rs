@@ -6,6 +6,8 @@ use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::operation::run_instances::{RunInstancesError, RunInstancesInput, RunInstancesOutput};
 use aws_sdk_ec2::types::{Instance as Seen, Reservation};
 use aws_smithy_mocks::{Rule, mock};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::body::SdkBody;
 
 use super::*;
 use crate::aws::testing::{aws, coded, mocked};
@@ -15,7 +17,7 @@ fn wanted() -> Instance {
         Image { id: "ami-1".into(), architecture: "x86_64".into(), root_device: "/dev/xvda".into(), user: "admin".into() };
     Instance {
         name: "master-1".into(),
-        instance_type: "t3.medium".into(),
+        types: vec!["t3.medium".into()],
         zone: "us-west-2a".into(),
         image,
         image_name: "debian-13".into(),
@@ -67,8 +69,38 @@ async fn no_capacity_is_said_at_once() {
     insta::assert_snapshot!(error, @r"
     the instance master-1 (t3.medium in us-west-2a) could not be started
       because: InsufficientInstanceCapacity: We currently do not have sufficient t3.medium capacity in us-west-2a.
-      next: try again later, or with another type (aws.masters.type, aws.minions.type); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs
+      next: try again later, or give other types to take instead, like `--set aws.masters.otherTypes=[t3a.medium,m5.large]` (aws.minions.otherTypes for minions); another zone in aws.zones needs `kup down --provider aws` first, since volumes stay in theirs
     ");
+}
+
+/// What EC2 answers, with the status that makes the SDK try again: it is a server's error.
+fn lacking(kind: &'static str) -> Rule {
+    mock!(aws_sdk_ec2::Client::run_instances)
+        .match_requests(move |input| input.instance_type() == Some(&InstanceType::from(kind)))
+        .then_http_response(move || {
+            let message = format!("We currently do not have sufficient {kind} capacity.");
+            let code = "InsufficientInstanceCapacity";
+            let body =
+                format!("<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>");
+            HttpResponse::new(500u16.try_into().unwrap(), SdkBody::from(body))
+        })
+}
+
+#[tokio::test]
+async fn where_one_type_has_run_out_the_next_is_asked_for_and_each_once() {
+    let several = Instance { types: ["t3.medium", "t3a.medium", "m5.large"].map(str::to_owned).to_vec(), ..wanted() };
+    let mut aws = aws();
+    aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&lacking("t3.medium"), &lacking("t3a.medium"), &run("i-third")]);
+    assert_eq!(several.run(&aws, "eni-1", "kup-key", "kup-profile").await.unwrap(), "i-third");
+    aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&lacking("t3.medium"), &lacking("t3a.medium"), &lacking("m5.large")]);
+    let error = several.run(&aws, "eni-1", "kup-key", "kup-profile").await.unwrap_err();
+    assert_eq!(error.what, "the instance master-1 (t3.medium or t3a.medium or m5.large in us-west-2a) could not be started");
+    let said: Vec<bool> = several.types.iter().zip(&error.why).map(|(kind, why)| why.contains(kind)).collect();
+    assert_eq!((said, error.why.len()), (vec![true; 3], 3), "{error}");
+    // What is wrong with all of them is not tried with each.
+    aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&refusal("VcpuLimitExceeded", "You have requested more vCPU capacity")]);
+    let error = several.run(&aws, "eni-1", "kup-key", "kup-profile").await.unwrap_err();
+    assert!(error.what.contains("(t3.medium in us-west-2a)"), "{error}");
 }
 
 #[tokio::test]
@@ -132,6 +164,10 @@ fn what_differs_is_told() {
         volumes: vec!["vol-root".into()],
     };
     let aws = aws();
+    // One of the types that it may be of stays what it is, the first or not.
+    let fits = Instance { types: vec!["t3.medium".into(), "t3.large".into()], ..wanted() };
+    let changes = crate::graph::resource::testing::diff(&fits, &found, &aws);
+    assert!(changes.iter().all(|change| change.field != "aws.masters.type"), "{changes:?}");
     let changes = crate::graph::resource::testing::diff(&wanted(), &found, &aws);
     let told: Vec<String> = changes.iter().map(|c| format!("{}: {} → {} ({:?})", c.field, c.from, c.to, c.effect)).collect();
     assert_eq!(

@@ -13,6 +13,7 @@ use crate::cli::target::only;
 use crate::cluster::{Cluster, Loaded};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::graph::Verb;
+use crate::graph::drift::Action;
 use crate::provider::aws::{AwsPlan, AwsProvider};
 use crate::report::chain::{self, chain};
 use crate::report::tree::duration;
@@ -88,10 +89,11 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
         }
     }
     let infrastructure = up.until == Some(Until::Infrastructure);
+    let agree = async |beyond: &[Action]| reconsider(beyond, args.yes, &provider, ui).await;
     let outcome = if infrastructure {
-        Made::Infrastructure { changed: up.infrastructure(&provider, plan, &ui.interrupt, &ui.report).await? }
+        Made::Infrastructure { changed: up.infrastructure(&provider, plan, &agree, &ui.interrupt, &ui.report).await? }
     } else {
-        Made::Cluster(up.on_aws(&provider, plan, &ui.interrupt, &ui.report).await?)
+        Made::Cluster(up.on_aws(&provider, plan, &agree, &ui.interrupt, &ui.report).await?)
     };
     let record = ui.record()?;
     let links = chain(&record, true);
@@ -113,6 +115,24 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     let columns = ui.columns().map_or(usize::MAX, |c| c.saturating_sub(3));
     let lines: String = chain::lines(&links, &format!("{name}-"), columns).iter().map(|l| format!("\n  {l}")).collect();
     ui.print(format!("{head}\n\nWhat the time went to ({}):{lines}\n\nNext:{next}", duration(record.now)));
+    Ok(())
+}
+
+/// What to do where the plan made under the lock does more than the one that was confirmed: it is asked for again. `-y` says yes to what is
+/// made and changed, but not to the end of what it has not been shown.
+async fn reconsider(beyond: &[Action], yes: bool, provider: &AwsProvider, ui: &Ui) -> Result<()> {
+    let lines: Vec<String> = beyond.iter().map(ToString::to_string).collect();
+    let (name, flags) = (&provider.aws.cluster, provider.aws.flags());
+    ui.report
+        .warn(format!("cluster {name} has changed since its plan was made, and there is more to do now: {}", lines.join("; ")));
+    if yes && beyond.iter().any(Action::removes) {
+        return Err(Error::new("what is to be removed now is not what was confirmed: nothing was changed")
+            .why(lines.join("\n"))
+            .hint(format!("`kup plan {flags}` shows all that is to be done now; the same command again does it")));
+    }
+    if !ui.confirm("Do this too?", yes).await? {
+        return Err(Error::new("nothing was changed").kind(Kind::Interrupted));
+    }
     Ok(())
 }
 

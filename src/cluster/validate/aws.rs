@@ -8,6 +8,7 @@ use super::Check;
 use super::names::label_fault;
 use crate::cluster::aws::{is_region, region_of};
 use crate::cluster::problem::quoted;
+use crate::cluster::schema::join;
 use crate::cluster::spec::ProviderKind;
 use crate::cluster::{Cluster, Origin};
 
@@ -203,18 +204,27 @@ impl Check<'_> {
         self.size("aws.etcdVolume", aws.etcd_volume, ETCD_SIZES);
         self.size("aws.masters.rootVolume", aws.masters.root_volume, ROOT_SIZES);
         self.size("aws.minions.rootVolume", aws.minions.root_volume, ROOT_SIZES);
-        let master = &aws.masters.instance_type;
-        for (path, kind) in [("aws.masters.type", master), ("aws.minions.type", &aws.minions.instance_type)] {
-            if let Some(what) = type_fault(kind) {
-                self.problem(&[path], what, "write one like t3.medium".into());
+        for (place, machines) in [("aws.masters", &aws.masters), ("aws.minions", &aws.minions)] {
+            let (first, others) = (join(place, "type"), join(place, "otherTypes"));
+            if let Some(what) = type_fault(&machines.instance_type) {
+                self.problem(&[&first], what, "write one like t3.medium".into());
+            }
+            self.types(&others, &machines.other_types);
+            if machines.other_types.contains(&machines.instance_type) && self.readable(&[&first, &others]) {
+                let what = format!("{} is the type that these are taken instead of", quoted(&machines.instance_type));
+                self.problem(&[&others], what, format!("write it in {first} alone"));
             }
         }
-        if master.ends_with(".nano") || master.ends_with(".micro") {
-            let what = format!(
-                "{master} has at most 1 GiB of memory, and a master needs 2: of what is resident in it, the API server takes 290 MB, \
-                 etcd and the controller-manager more than 100 each, kubelet, scheduler, kube-proxy and containerd 260"
-            );
-            self.problem(&["aws.masters.type"], what, "write t3.small or larger, like t3.medium; minions may be as small".into());
+        let masters = &aws.masters;
+        let others = masters.other_types.iter().map(|kind| ("aws.masters.otherTypes", kind));
+        for (path, kind) in std::iter::once(("aws.masters.type", &masters.instance_type)).chain(others) {
+            if kind.ends_with(".nano") || kind.ends_with(".micro") {
+                let what = format!(
+                    "{kind} has at most 1 GiB of memory, and a master needs 2: of what is resident in it, the API server takes 290 MB, \
+                     etcd and the controller-manager more than 100 each, kubelet, scheduler, kube-proxy and containerd 260"
+                );
+                self.problem(&[path], what, "write t3.small or larger, like t3.medium; minions may be as small".into());
+            }
         }
         self.path_of_file("aws.sshKey", &aws.ssh_key);
     }

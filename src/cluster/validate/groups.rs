@@ -23,7 +23,11 @@ impl Check<'_> {
         for (name, group) in &aws.groups {
             let path = item("aws.groups", name);
             self.counts_of(&path, group);
-            self.types(&path, &group.types);
+            self.types(&join(&path, "types"), &group.types);
+            if group.types.is_empty() {
+                let fix = "write one or more like [t3.small, t3a.small]".to_owned();
+                self.problem(&[&join(&path, "types")], "a group needs an instance type".into(), fix);
+            }
             self.root_volume(&join(&path, "rootVolume"), group.root_volume);
             if group.spot > 100 {
                 let what = format!("{} is no share in percent", group.spot);
@@ -66,22 +70,19 @@ impl Check<'_> {
         }
     }
 
-    fn types(&mut self, path: &str, types: &[String]) {
-        let path = join(path, "types");
-        let example = "write one or more like [t3.small, t3a.small]";
+    /// Types among which AWS chooses, or which are tried in turn.
+    pub(super) fn types(&mut self, path: &str, types: &[String]) {
         let mut seen = BTreeSet::new();
         for kind in types {
             if let Some(what) = type_fault(kind) {
-                self.problem(&[&path], what, example.into());
+                self.problem(&[path], what, "write one or more like [t3.small, t3a.small]".into());
             } else if !seen.insert(kind) {
-                self.problem(&[&path], format!("{} is named twice", quoted(kind)), "write each type once".into());
+                self.problem(&[path], format!("{} is named twice", quoted(kind)), "write each type once".into());
             }
         }
-        if types.is_empty() {
-            self.problem(&[&path], "a group needs an instance type".into(), example.into());
-        } else if types.len() > MOST_TYPES {
+        if types.len() > MOST_TYPES {
             let what = format!("{} are too many types: an Auto Scaling group takes {MOST_TYPES}", types.len());
-            self.problem(&[&path], what, "write fewer".into());
+            self.problem(&[path], what, "write fewer".into());
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is checked before the first mutating call: only what a plan's new things need, all at once.
 
 use super::surroundings::Learned;
+use crate::aws::deadline::seconds;
 use crate::aws::layout::{Surroundings, given};
 use crate::aws::preflight::{self, TypeFacts};
 use crate::aws::quota::{self, Adds};
@@ -32,13 +33,13 @@ pub async fn run(
     let facts = async {
         match &learned.types {
             Some(facts) => Ok(Some(facts.clone())),
-            None if machines => preflight::type_facts(aws, &wanted).await.map(Some),
+            None if machines => aws.deadlines.needed(preflight::TYPES, preflight::type_facts(aws, &wanted)).await.map(Some),
             None => Ok(None),
         }
     };
     let zones = async {
         if machines && !learned.offers {
-            let offers = preflight::offers(aws, &wanted).await?;
+            let offers = aws.deadlines.needed(preflight::ZONES, preflight::offers(aws, &wanted)).await?;
             let mut here = cluster.clone();
             here.aws.zones.clone_from(&around.zones);
             preflight::choose_zones(&here, &aws.region, &offers)?;
@@ -50,7 +51,8 @@ pub async fn run(
             return Ok(0);
         }
         let ours = makes("vpc").then_some(cluster.aws.vpc.cidr);
-        let networks = preflight::networks(aws, cluster.aws.vpc.id.as_deref(), ours).await?;
+        let networks = preflight::networks(aws, cluster.aws.vpc.id.as_deref(), ours);
+        let networks = aws.deadlines.needed("which VPCs there are", networks).await?;
         // AWS minds only where the two are ever to be connected.
         if let (Some(ours), false) = (ours, networks.overlapping.is_empty()) {
             let with = networks.overlapping.join(", ");
@@ -61,15 +63,18 @@ pub async fn run(
     let given = async {
         match given(cluster, around.missing) {
             Some(wanted) if !learned.given && (makes("given vpc") || makes("given subnet")) => {
-                verify(aws, &wanted).await.map(drop)
+                aws.deadlines.needed(preflight::GIVEN, verify(aws, &wanted)).await.map(drop)
             }
             _ => Ok(()),
         }
     };
     let all_new = plan.items.iter().all(|item| item.verb == Verb::Create);
     let permissions = async {
-        if all_new {
-            simulate::warn(aws, report).await;
+        if all_new && aws.deadlines.spare(simulate::warn(aws, report)).await.is_none() {
+            let limit = seconds(aws.deadlines.spare);
+            report.note(format!(
+                "IAM did not say within {limit} whether you may do all that is needed; a denied action will be named"
+            ));
         }
         Ok(())
     };

@@ -67,7 +67,8 @@ pub async fn find(
             return match given_zones(cluster, found)? {
                 Some(zones) => Ok((zones, false, false)),
                 None => {
-                    Ok((given::verify(aws, &wanted).await?.subnets.into_iter().map(|subnet| subnet.zone).collect(), false, true))
+                    let verified = aws.deadlines.needed(preflight::GIVEN, given::verify(aws, &wanted)).await?;
+                    Ok((verified.subnets.into_iter().map(|subnet| subnet.zone).collect(), false, true))
                 }
             };
         }
@@ -82,7 +83,7 @@ pub async fn find(
         if let Some(kept) = kept.filter(|kept| !kept.zones.is_empty()) {
             return Ok((kept.zones.clone(), false, false));
         }
-        let offers = preflight::offers(aws, &wanted).await?;
+        let offers = aws.deadlines.needed(preflight::ZONES, preflight::offers(aws, &wanted)).await?;
         Ok::<_, Error>((preflight::choose_zones(cluster, &aws.region, &offers)?, true, false))
     };
     let known = kept.filter(|kept| kept.cluster.aws.image == cluster.aws.image).and_then(|kept| kept.image.clone());
@@ -91,12 +92,12 @@ pub async fn find(
         if let Some(image) = known.filter(|_| kept.is_some_and(|kept| preflight::types(&kept.cluster) == wanted)) {
             return Ok((image, None));
         }
-        let facts = preflight::type_facts(aws, &wanted).await?;
+        let facts = aws.deadlines.needed(preflight::TYPES, preflight::type_facts(aws, &wanted)).await?;
         let architecture = preflight::architecture(cluster, &facts)?;
         let known = kept.filter(|kept| kept.cluster.aws.image == cluster.aws.image).and_then(|kept| kept.image.clone());
         let image = match known.filter(|image| image.architecture == architecture) {
             Some(image) => image,
-            None => image::find(aws, &cluster.aws.image, &architecture).await?,
+            None => aws.deadlines.needed("which image it is", image::find(aws, &cluster.aws.image, &architecture)).await?,
         };
         Ok::<_, Error>((image, Some(facts)))
     };
