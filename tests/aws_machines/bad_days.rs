@@ -95,7 +95,7 @@ pub async fn masters_come_and_go(world: &World, up: &[&str]) -> Check {
 /// A master that shows another host key than its own is told nothing.
 pub async fn a_stranger_at_a_masters_address(world: &World, up: &[&str]) -> Check {
     let master = id(&master(world).await?);
-    let keys = "/etc/ssh/ssh_host_ecdsa_key";
+    let keys = "/etc/ssh/kup_host_ecdsa_key";
     let swap = format!(
         "set -e; cp -a {keys} {keys}.own; ssh-keygen -q -t ecdsa -N '' -f {keys}.new; cat {keys}.new >{keys}; systemctl restart ssh"
     );
