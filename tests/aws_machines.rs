@@ -7,8 +7,12 @@
 
 mod support;
 
+#[path = "aws_machines/backups.rs"]
+mod backups;
 #[path = "aws_machines/bad_days.rs"]
 mod bad_days;
+#[path = "aws_machines/commands.rs"]
+mod commands;
 #[path = "aws_machines/pods.rs"]
 mod pods;
 #[path = "aws_machines/rules.rs"]
@@ -92,25 +96,25 @@ async fn a_cluster_lives_on_aws() -> Check {
     ensure!(again["changed"] == false, "a second up says {again}");
     ensure!(again["calls"]["mutating"] == 0, "a second up made calls: {again}");
 
-    // What people run on it.
-    let agnhost = world.kup(&["bundle", "path", "agnhost"]).await?.ok("kup bundle path")?;
-    world.kup(&["image", "load", agnhost.trim(), "--provider", "aws", "--name", NAME]).await?.ok("kup image load")?;
+    // A minion that is lost is replaced with nobody at a keyboard, and its Node goes; what was loaded is on the new one too.
+    commands::loaded_images_are_on_all_nodes_and_on_those_that_come(&world, &api, NAME).await?;
+    let second = nodes_are_the_instances(&world, &api, 3).await?;
+    ensure!(first.difference(&second).count() == 1, "of {first:?} there are {second:?}");
+
+    // What people run on it, and what has to be open for that.
     let pods = pods::Pods::start(&api, 2, 2).await?;
     pods.find_each_other(2).await?;
     pods.answer_the_world(2).await?;
     rules::each_is_needed(&world, &api, NAME).await?;
-
-    // A minion that is lost is replaced with nobody at a keyboard, and its Node goes.
-    let lost = ids(&world.instances("minion").await?).into_iter().next().ok_or("no minion")?;
-    world.terminate(&lost).await?;
-    let second = nodes_are_the_instances(&world, &api, 3).await?;
-    ensure!(!second.contains(&lost) && first != second, "{lost} is still there: {second:?}");
 
     // More, though not at once, and fewer.
     bad_days::a_minion_finds_a_spoilt_file(&world, &api, NAME, &[&UP[..], &["--minions", "3"]].concat()).await?;
     nodes_are_the_instances(&world, &api, 4).await?;
     up(&world, &["--minions", "1"]).await?;
     nodes_are_the_instances(&world, &api, 2).await?;
+
+    // What was there at the time of a backup comes back.
+    backups::a_restore_brings_back_what_was_there(&world, &api, NAME).await?;
 
     // The master is lost, and more goes wrong: its address and its data stay.
     let kept = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "kept" }, "data": { "a": "b" } });
@@ -135,6 +139,19 @@ async fn a_cluster_lives_on_aws() -> Check {
     })
     .await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: a second cluster for the first one's backup"]
+async fn a_backup_makes_another_cluster_the_same() -> Check {
+    let world = World::open().await?;
+    let same = [&UP[..], &["--minions", "1"]].concat();
+    world.kup(&same).await?.ok("kup up")?;
+    let api = world.api().await?;
+    commands::an_addon_is_turned_off_and_on(&world, &api, NAME, &same).await?;
+    let backup = backups::a_restore_brings_back_what_was_there(&world, &api, NAME).await?;
+    backups::a_backup_is_restored_onto_another_cluster(&world, NAME, &backup).await?;
+    world.kup(&["down", "--provider", "aws", "-y", "--name", NAME]).await?.ok("kup down").map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
