@@ -80,13 +80,13 @@ fn seed() -> Check<u64> {
 /// how often the bucket's objects were written.
 fn shape(dump: &Value) -> Check<BTreeMap<String, usize>> {
     let own = [
+        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
         (r"\b([a-z]+(-[a-z]+)*)-[0-9a-f]{8,17}\b", "$1-ID"),
         (r"\b\d{1,3}([.-]\d{1,3}){3}\b", "ADDRESS"),
         (r"\d{4}-\d\d-\d\d[T ][0-9:.]+(Z|\+00:00)?", "TIME"),
         (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5,}", "MAC"),
         (r"SHA256:[A-Za-z0-9+/=]+", "FINGERPRINT"),
         (r"(ssh-[a-z0-9]+|ecdsa-sha2-[a-z0-9]+) [A-Za-z0-9+/=]+", "KEY"),
-        (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
         (r"[A-Za-z0-9+/]{60,}={0,2}", "DATA"),
         (r#"Id = "[a-zA-Z0-9]{16,21}""#, "Id = ID"),
         // Where in a list something is, is where its id stands among others.
