@@ -3,7 +3,7 @@
 import os
 
 # lenient: LocalStack as it is. strict: AWS's rules and waiting. hostile: strict, and AWS on its worst days.
-PROFILE = os.environ.get("KUP_PROFILE", "lenient")
+PROFILE = os.environ.get("KUP_EMULATOR_PROFILE", "lenient")
 STRICT = PROFILE in ("strict", "hostile")
 HOSTILE = PROFILE == "hostile"
 # From which all of hostile's decisions follow.

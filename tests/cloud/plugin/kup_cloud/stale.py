@@ -73,8 +73,13 @@ MADE = {
     "CreateInstanceProfile": ("InstanceProfile", "InstanceProfileName"),
     "CreatePolicy": ("Policy", "Arn"),
 }
-# What IAM is asked for, by the names that its calls have for it.
+# What IAM is asked for, by the names that its calls have for it. One of each kind may have the same.
 NAMED = {"RoleName": "role", "UserName": "user", "InstanceProfileName": "instance profile", "PolicyArn": "policy"}
+# How its lists and its calls that make something call what they have under NAMED.
+KINDS = {"ListPolicies": "PolicyArn", "CreatePolicy": "PolicyArn"}
+# What is made and deleted of these, by the name of the call's own thing.
+OWN = {"CreateRole": "RoleName", "CreateUser": "UserName", "CreateInstanceProfile": "InstanceProfileName"}
+REMOVED = {"DeleteRole": "RoleName", "DeleteUser": "UserName", "DeleteInstanceProfile": "InstanceProfileName", "DeletePolicy": "PolicyArn"}
 
 # Until when each isn't known everywhere, is still listed, and which of its tags are missing.
 _new: dict[str, float] = {}
@@ -120,7 +125,8 @@ def check(call):
                 refuse(code, message.format(word))
     if call.service == "iam" and unlucky(call, "new"):
         for name, kind in NAMED.items():
-            if _new.get(call.request.get(name, ""), 0) > now:
+            # Who makes it is told that it exists.
+            if name != OWN.get(call.action) and _new.get(key_of(call, name, call.request.get(name)), 0) > now:
                 call.fault = "not known yet"
                 refuse("NoSuchEntity", f"The {kind} with name {call.request[name]} cannot be found.", 404)
     profile(call, now)
@@ -142,6 +148,11 @@ def profile(call, now):
         refuse("ValidationError", f"You must use a valid fully-formed launch template. {said}")
 
 
+def key_of(call, name: str, id) -> str:
+    """EC2's ids are of one kind each; IAM's names are not."""
+    return id if call.service == "ec2" else f"{KINDS.get(call.action, name)} {id}"
+
+
 def hide(call):
     """Notes what this call made and removed, and lets its answer be behind."""
     if call.service not in ("ec2", "iam"):
@@ -156,20 +167,26 @@ def remember(call):
     made = MADE.get(call.action)
     if made:
         around, name = made
-        id = (call.answer.get(around) if around else call.answer)[name]
+        own = (call.answer.get(around) if around else call.answer)[name]
+        id = key_of(call, name, own)
         # It was removed before, and has come again under the same name.
         _gone.pop(id, None)
         if hostile.chance(call, "known").random() < 0.5:
             _new[id] = window(call, "known for", KNOWN)
         if call.action == "CreateInstanceProfile":
-            _profiles[id] = window(call, "profile", PROFILE, 4)
+            _profiles[own] = window(call, "profile", PROFILE, 4)
     if call.action == "RunInstances":
         for instance in call.answer["Instances"]:
             _new[instance["InstanceId"]] = window(call, "known for", KNOWN)
-    if call.action.startswith(("Delete", "Release")):
-        for word in words(call.request):
-            _gone[word] = window(call, "listed", LISTED)
-            _new.pop(word, None)
+    removed = []
+    if call.service == "ec2" and call.action.startswith(("Delete", "Release")):
+        removed = [word for word in words(call.request) if ID.fullmatch(word)]
+    elif call.action in REMOVED:
+        name = REMOVED[call.action]
+        removed = [key_of(call, name, call.request[name])]
+    for id in removed:
+        _gone[id] = window(call, "listed", LISTED)
+        _new.pop(id, None)
     if call.action == "CreateTags":
         for id in call.request.get("Resources") or []:
             _tags[id] = window(call, "tagged", TAGGED), {tag["Key"] for tag in call.request.get("Tags") or []}
@@ -183,7 +200,7 @@ def behind(call):
     ghosts, missing = unlucky(call, "ghosts"), unlucky(call, "missing")
     shown = []
     for item in call.answer.get(key) or []:
-        id = item.get(name)
+        id = key_of(call, name, item.get(name))
         _seen[asked, id] = copy.deepcopy(item)
         if missing and _new.get(id, 0) > now:
             call.fault = "not listed yet"
@@ -196,7 +213,7 @@ def behind(call):
             item = item | {"Tags": [tag for tag in item.get("Tags") or [] if tag["Key"] not in late]}
         shown.append(item)
     if ghosts:
-        there = {item.get(name) for item in shown}
+        there = {key_of(call, name, item.get(name)) for item in shown}
         for (before, id), item in _seen.items():
             if before == asked and id not in there and _gone.get(id, 0) > now:
                 call.fault = "still listed"

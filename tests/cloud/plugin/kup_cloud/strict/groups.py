@@ -142,7 +142,7 @@ def delete_group(call, asked):
 @rule("autoscaling:DeleteLaunchConfiguration")
 def configuration_in_use(call, asked):
     name = asked.get("LaunchConfigurationName")
-    if any(group.launch_config_name == name for group in call.groups.autoscaling_groups.values()):
+    if any(getattr(group, "launch_configuration_name", None) == name for group in call.groups.autoscaling_groups.values()):
         refuse("ResourceInUse", f"Cannot delete launch configuration {name} because it is attached to AutoScalingGroup")
 
 

@@ -55,6 +55,13 @@ def profile(call, asked):
             conflict("Cannot delete entity, must remove roles from instance profile first.")
 
 
+@rule("iam:RemoveRoleFromInstanceProfile")
+def role_of_a_profile(call, asked):
+    for found in call.iam.instance_profiles.values():
+        if found.name == asked.get("InstanceProfileName") and asked.get("RoleName") not in [role.name for role in found.roles]:
+            refuse("NoSuchEntity", f"The role with name {asked.get('RoleName')} cannot be found in the instance profile {found.name}.", 404)
+
+
 @rule("iam:DeletePolicy")
 def policy(call, asked):
     arn = asked.get("PolicyArn")

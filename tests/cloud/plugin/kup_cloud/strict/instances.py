@@ -123,6 +123,13 @@ def start(call, asked):
             )
 
 
+@rule("ec2:CreateVolume")
+def zone_of_a_volume(call, asked):
+    zone = asked.get("AvailabilityZone")
+    if zone not in [known.name for known in call.ec2.describe_availability_zones()]:
+        refuse("InvalidZone.NotFound", f"The zone '{zone}' does not exist.")
+
+
 @rule("ec2:AttachVolume")
 def attach(call, asked):
     volume = call.ec2.volumes.get(asked.get("VolumeId"))
