@@ -125,6 +125,7 @@ impl Fault {
             "NoSuchEntity"
             | "NoSuchBucket"
             | "NoSuchKey"
+            | "NoSuchVersion"
             | "NotFound"
             | "NoSuchBucketPolicy"
             | "LoadBalancerNotFound"
