@@ -25,8 +25,8 @@ use super::watch::Watch;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Cloud;
 
-/// How often a call is tried: the SDK's own three are too few for a fresh account's throttling, and adaptive mode slows down all calls
-/// of a client together, as AWS asks for.
+/// How often a call is tried: the SDK's own three are too few for a fresh account's throttling. Each waits by itself, a second at first and
+/// twice as long each time: the SDK's adaptive mode holds back all calls of a client for 10 s and more after a single one was throttled.
 const ATTEMPTS: u32 = 8;
 
 /// How often the very first call is tried.
@@ -200,7 +200,7 @@ impl Aws {
     /// No region (the ways to set it are named), no or wrong or expired credentials (of kind credentials), an endpoint that does not answer.
     pub async fn connect(login: &Login, cluster: &str) -> Result<Aws> {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
         if let Some(region) = &login.region {
             loader = loader.region(Region::new(region.clone()));

@@ -130,6 +130,7 @@ impl Fault {
             "NoSuchEntity"
             | "NoSuchBucket"
             | "NoSuchKey"
+            | "NoSuchVersion"
             | "NotFound"
             | "NoSuchBucketPolicy"
             | "LoadBalancerNotFound"

@@ -14,6 +14,7 @@ pub mod lock;
 pub mod node_files;
 pub mod node_images;
 pub mod node_store;
+pub mod once;
 pub mod permissions;
 pub mod plan_view;
 pub mod preflight;

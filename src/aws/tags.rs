@@ -61,6 +61,11 @@ pub mod ec2 {
         Filter::builder().name(format!("tag:{CLUSTER}")).values(&aws.cluster).build()
     }
 
+    /// Filters for the cluster's thing of this name.
+    pub fn named(aws: &Aws, name: &str) -> Vec<Filter> {
+        vec![ours(aws), by(&format!("tag:{NAME}"), name)]
+    }
+
     /// A filter by one value.
     pub fn by(name: &str, value: &str) -> Filter {
         Filter::builder().name(name).values(value).build()

@@ -312,7 +312,9 @@ async fn uploads(aws: &Aws, bucket: &str) -> std::result::Result<Vec<(String, St
 async fn remove(aws: &Aws, bucket: &str, batch: Vec<ObjectIdentifier>) -> std::result::Result<(), Failure> {
     let batch = Delete::builder().set_objects(Some(batch)).quiet(true).build().map_err(|e| unreadable(&e))?;
     let call = aws.s3.delete_objects().bucket(bucket).expected_bucket_owner(&aws.identity.account).delete(batch);
-    match call.send().await.failure()?.errors.unwrap_or_default().into_iter().next() {
+    // A version that is gone already was removed by a call whose answer was lost.
+    let still = |error: &aws_sdk_s3::types::Error| Fault::of_code(error.code().unwrap_or_default()) != Fault::Gone;
+    match call.send().await.failure()?.errors.unwrap_or_default().into_iter().find(still) {
         None => Ok(()),
         Some(error) => {
             let code = error.code.unwrap_or_default();

@@ -6,6 +6,7 @@ use super::AwsResource;
 use super::vpc::Vpc;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, unless_gone};
+use crate::aws::once::{alone, once};
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
 use crate::error::{Error, Result};
@@ -81,18 +82,26 @@ impl Resource for DhcpOptions {
 
     async fn create(&self, cx: &Cx<'_, Aws>) -> Result<DhcpOptionsFound> {
         let option = |key: &str, value: &str| NewDhcpConfiguration::builder().key(key).values(value).build();
-        let made = cx
-            .cloud
-            .ec2
-            .create_dhcp_options()
-            .dhcp_configurations(option("domain-name", &self.domain))
-            .dhcp_configurations(option("domain-name-servers", "AmazonProvidedDNS"))
-            .tag_specifications(tags::ec2::specification(cx.cloud, ResourceType::DhcpOptions, &self.name, None))
-            .send()
-            .await
-            .explain(format!("DHCP options for the domain {} could not be made", self.domain))?;
-        let Some(id) = made.dhcp_options.and_then(|options| options.dhcp_options_id) else {
-            return Err(Error::new("DHCP options could not be made").why("AWS's answer has no id"));
+        let ec2 = &cx.cloud.ec2;
+        let make = || async {
+            let call = ec2
+                .create_dhcp_options()
+                .dhcp_configurations(option("domain-name", &self.domain))
+                .dhcp_configurations(option("domain-name-servers", "AmazonProvidedDNS"))
+                .tag_specifications(tags::ec2::specification(cx.cloud, ResourceType::DhcpOptions, &self.name, None));
+            let made = call.customize().config_override(alone()).send().await.failure()?;
+            Ok(made.dhcp_options.and_then(|options| options.dhcp_options_id))
+        };
+        // Others of this name may be there, with another domain, which these replace.
+        let look = || async {
+            let named = tags::ec2::named(cx.cloud, &self.name);
+            let there = ec2.describe_dhcp_options().set_filters(Some(named)).send().await.failure()?;
+            let same = |options: &aws_sdk_ec2::types::DhcpOptions| domain_of(options) == self.domain;
+            Ok(there.dhcp_options.unwrap_or_default().into_iter().find(same).map(|options| options.dhcp_options_id))
+        };
+        let what = format!("DHCP options for the domain {} could not be made", self.domain);
+        let Some(id) = once(make, look).await.map_err(|failure| failure.error(&what))? else {
+            return Err(Error::new(what).why("AWS's answer has no id"));
         };
         let found = DhcpOptionsFound { name: self.name.clone(), id, domain: self.domain.clone() };
         self.update(&found, &[], cx).await
@@ -110,8 +119,7 @@ impl Resource for DhcpOptions {
         let pages = aws.ec2.describe_dhcp_options().filters(tags::ec2::ours(aws)).into_paginator().items().send();
         let all: Vec<_> = pages.try_collect().await.explain("DHCP options could not be listed")?;
         let found = |options: aws_sdk_ec2::types::DhcpOptions| {
-            let domain = options.dhcp_configurations().iter().find(|one| one.key() == Some("domain-name"));
-            let domain = domain.and_then(|one| one.values().first()?.value()).unwrap_or_default().to_owned();
+            let domain = domain_of(&options);
             let id = options.dhcp_options_id.clone().unwrap_or_default();
             DhcpOptionsFound { name: tags::ec2::name(options.tags(), &id), domain, id }
         };
@@ -132,6 +140,11 @@ impl Resource for DhcpOptions {
         })
         .await
     }
+}
+
+fn domain_of(options: &aws_sdk_ec2::types::DhcpOptions) -> String {
+    let domain = options.dhcp_configurations().iter().find(|one| one.key() == Some("domain-name"));
+    domain.and_then(|one| one.values().first()?.value()).unwrap_or_default().to_owned()
 }
 
 async fn associate(aws: &Aws, vpc: &str, options: &str) -> Result<(), Failure> {

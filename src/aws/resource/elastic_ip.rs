@@ -1,13 +1,13 @@
 //! A master's public address. It outlives the machine, and so certificates and kubeconfigs stay right.
 
-use aws_sdk_ec2::config::retry::RetryConfig;
 use aws_sdk_ec2::types::{Address as Ip, DomainType, ResourceType};
 
 use super::AwsResource;
 use super::internet_gateway::InternetGateway;
 use super::network_interface::NetworkInterface;
 use crate::aws::Aws;
-use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
+use crate::aws::fault::{Explain as _, Failure, unless_gone};
+use crate::aws::once::{alone, once};
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
 use crate::error::Result;
@@ -134,31 +134,26 @@ impl Resource for ElasticIp {
 }
 
 impl ElasticIp {
-    /// Gets an address. AWS takes no token for it, so a call whose answer was lost is not simply made again: what it made is looked for.
+    /// Gets an address, for which AWS takes no token.
     async fn allocate(&self, aws: &Aws) -> Result<ElasticIpFound, Failure> {
-        let ask = || {
+        let make = || async {
             let specification = tags::ec2::specification(aws, ResourceType::ElasticIp, &self.name, Some("master"));
-            aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(specification)
+            let ask = aws.ec2.allocate_address().domain(DomainType::Vpc).tag_specifications(specification);
+            let made = ask.customize().config_override(alone()).send().await.failure()?;
+            Ok(ElasticIpFound {
+                name: self.name.clone(),
+                id: made.allocation_id.unwrap_or_default(),
+                address: made.public_ip.unwrap_or_default(),
+                interface: None,
+                association: None,
+            })
         };
-        let once = aws_sdk_ec2::config::Builder::new().retry_config(RetryConfig::disabled());
-        let made = match ask().customize().config_override(once).send().await.failure() {
-            Err(failure) if matches!(failure.fault, Fault::Network | Fault::Throttled | Fault::Down | Fault::Other) => {
-                let named = tags::ec2::by(&format!("tag:{}", tags::NAME), &self.name);
-                let there = aws.ec2.describe_addresses().filters(tags::ec2::ours(aws)).filters(named).send().await.failure()?;
-                if let Some(ours) = there.addresses.unwrap_or_default().into_iter().next() {
-                    return Ok(found(ours));
-                }
-                ask().send().await.failure()?
-            }
-            outcome => outcome?,
+        let look = || async {
+            let named = tags::ec2::named(aws, &self.name);
+            let there = aws.ec2.describe_addresses().set_filters(Some(named)).send().await.failure()?;
+            Ok(there.addresses.unwrap_or_default().into_iter().next().map(found))
         };
-        Ok(ElasticIpFound {
-            name: self.name.clone(),
-            id: made.allocation_id.unwrap_or_default(),
-            address: made.public_ip.unwrap_or_default(),
-            interface: None,
-            association: None,
-        })
+        once(make, look).await
     }
 }
 

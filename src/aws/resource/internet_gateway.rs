@@ -6,6 +6,7 @@ use super::AwsResource;
 use super::vpc::Vpc;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, unless_gone};
+use crate::aws::once::{alone, once};
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
 use crate::error::{Error, Result};
@@ -78,16 +79,21 @@ impl Resource for InternetGateway {
     }
 
     async fn create(&self, cx: &Cx<'_, Aws>) -> Result<InternetGatewayFound> {
-        let made = cx
-            .cloud
-            .ec2
-            .create_internet_gateway()
-            .tag_specifications(tags::ec2::specification(cx.cloud, ResourceType::InternetGateway, &self.name, None))
-            .send()
-            .await
-            .explain("the internet gateway could not be made")?;
-        let Some(id) = made.internet_gateway.and_then(|gateway| gateway.internet_gateway_id) else {
-            return Err(Error::new("the internet gateway could not be made").why("AWS's answer has no id"));
+        let ec2 = &cx.cloud.ec2;
+        let make = || async {
+            let specification = tags::ec2::specification(cx.cloud, ResourceType::InternetGateway, &self.name, None);
+            let call = ec2.create_internet_gateway().tag_specifications(specification);
+            let made = call.customize().config_override(alone()).send().await.failure()?;
+            Ok(made.internet_gateway.and_then(|gateway| gateway.internet_gateway_id))
+        };
+        let look = || async {
+            let named = tags::ec2::named(cx.cloud, &self.name);
+            let there = ec2.describe_internet_gateways().set_filters(Some(named)).send().await.failure()?;
+            Ok(there.internet_gateways.unwrap_or_default().into_iter().next().map(|gateway| gateway.internet_gateway_id))
+        };
+        let what = "the internet gateway could not be made";
+        let Some(id) = once(make, look).await.map_err(|failure| failure.error(what))? else {
+            return Err(Error::new(what).why("AWS's answer has no id"));
         };
         self.update(&InternetGatewayFound { name: self.name.clone(), id, vpc: None }, &[], cx).await
     }

@@ -5,6 +5,7 @@ use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType};
 use super::AwsResource;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, unless_gone};
+use crate::aws::once::{alone, once};
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
 use crate::error::{Error, Result};
@@ -79,17 +80,21 @@ impl Resource for Vpc {
     }
 
     async fn create(&self, cx: &Cx<'_, Aws>) -> Result<VpcFound> {
-        let made = cx
-            .cloud
-            .ec2
-            .create_vpc()
-            .cidr_block(self.cidr.to_string())
-            .tag_specifications(tags::ec2::specification(cx.cloud, ResourceType::Vpc, &self.name, None))
-            .send()
-            .await
-            .explain(format!("the VPC {} could not be made", self.cidr))?;
-        let Some((id, vpc)) = made.vpc.and_then(|vpc| Some((vpc.vpc_id.clone()?, vpc))) else {
-            return Err(Error::new(format!("the VPC {} could not be made", self.cidr)).why("AWS's answer has no id"));
+        let ec2 = &cx.cloud.ec2;
+        let make = || async {
+            let specification = tags::ec2::specification(cx.cloud, ResourceType::Vpc, &self.name, None);
+            let call = ec2.create_vpc().cidr_block(self.cidr.to_string()).tag_specifications(specification);
+            Ok(call.customize().config_override(alone()).send().await.failure()?.vpc)
+        };
+        let look = || async {
+            let named = tags::ec2::named(cx.cloud, &self.name);
+            let there = ec2.describe_vpcs().set_filters(Some(named)).send().await.failure()?;
+            Ok(there.vpcs.unwrap_or_default().into_iter().next().map(Some))
+        };
+        let what = format!("the VPC {} could not be made", self.cidr);
+        let made = once(make, look).await.map_err(|failure| failure.error(&what))?;
+        let Some((id, vpc)) = made.and_then(|vpc| Some((vpc.vpc_id.clone()?, vpc))) else {
+            return Err(Error::new(what).why("AWS's answer has no id"));
         };
         let found = VpcFound {
             name: self.name.clone(),

@@ -39,17 +39,29 @@ def test_status_and_a_second_start(aws):
     other = {"moto": "localstack", "localstack": "moto"}[aws.backend]
     refused = aws.script("start", "--backend", other, check=False)
     assert refused.returncode == 1 and f"port {aws.port} has {aws.backend} already" in refused.stderr
+    if aws.backend == "localstack":
+        refused = aws.script("start", "--profile", "hostile", "--seed", 3, check=False)
+        assert refused.returncode == 1 and f"what runs on port {aws.port} is lenient" in refused.stderr
+
+
+def test_the_journal(aws):
+    said = aws.script("journal", check=False)
+    if aws.backend == "moto":
+        assert said.returncode == 1 and "writes no journal" in said.stderr
+        return
+    aws.client("sts").get_caller_identity()
+    assert json.loads(aws.script("journal").stdout.splitlines()[-1])["action"] == "GetCallerIdentity"
 
 
 def test_where_nothing_runs(state):
     port = free_port()
-    for verb in ["status", "env", "dump"]:
+    for verb in ["status", "env", "dump", "journal"]:
         assert emulator(verb, "--port", port, state=state, check=False).returncode == 3
     assert emulator("stop", "--port", port, state=state).stdout == ""
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["begin"], ["start", "--profile", "hostile"], ["start", "--backend", "aws"], ["stop", "--backend", "moto"], ["start", "--port"], ["start", "--port", "x"], ["env", "--port", "70000"]]
+    "words", [[], ["begin"], ["start", "--profile", "kind"], ["start", "--backend", "moto", "--profile", "strict"], ["start", "--seed", "1"], ["start", "--profile", "strict", "--time-scale", "fast"], ["start", "--backend", "aws"], ["stop", "--backend", "moto"], ["start", "--port"], ["start", "--port", "x"], ["env", "--port", "70000"]]
 )
 def test_usage(state, words):
     said = emulator(*words, state=state, check=False)

@@ -24,7 +24,7 @@ def settle(ec2, elb):
     there = {nic.kup_node: nic for nic in list(ec2.enis.values()) if hasattr(nic, "kup_node")}
     for key, nic in there.items():
         if key not in wanted:
-            nic.delete()
+            leave(nic)
     for key, (balancer, subnet) in wanted.items():
         nic = there.get(key)
         if nic is None:
@@ -38,6 +38,11 @@ def settle(ec2, elb):
                 nic.check_auto_public_ip()
         # One that was made without any has none, where the interface would have the VPC's default.
         nic._group_set = [group for group in (ec2.get_security_group_from_id(id) for id in balancer.security_groups or []) if group]
+
+
+def leave(nic):
+    """Takes an interface that no balancer needs any more."""
+    nic.delete()
 
 
 def add(seen, ec2, elb):

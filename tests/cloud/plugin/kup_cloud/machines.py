@@ -33,7 +33,7 @@ def attach():
     import moto.elbv2.models
     import moto.iam.models
 
-    from kup_cloud import access, balancer_world
+    from kup_cloud import access, balancer_world, dwell
 
     mend()
     balancer_world.mend()
@@ -50,6 +50,7 @@ def attach():
             connection.tell()
 
     handlers.run_custom_finalizers.append(changed)
+    dwell.listeners.append(connection.tell)
     handlers.serve_custom_service_request_handlers.append(access.check)
 
 
