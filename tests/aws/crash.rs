@@ -16,6 +16,7 @@ use super::wire::{Call, Verdict};
 use crate::ensure;
 use crate::support::Check;
 
+/// Each point has a cluster of its own name: moto remembers the tags of a bucket that is gone, and gives them to the next one of its name.
 const NAME: &str = "killed";
 /// How many points a run tries that does not try all.
 const SOME: usize = 14;
@@ -80,6 +81,7 @@ fn seed() -> Check<u64> {
 /// how often the bucket's objects were written.
 fn shape(dump: &Value) -> Check<BTreeMap<String, usize>> {
     let own = [
+        (r"\bkilled-\d+\b", "CLUSTER"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
         (r"\b([a-z]+(-[a-z]+)*)-[0-9a-f]{8,17}\b", "$1-ID"),
         (r"\b\d{1,3}([.-]\d{1,3}){3}\b", "ADDRESS"),
@@ -130,23 +132,21 @@ pub async fn killed_at_every_call_it_goes_on(account: Account) -> Check {
 
 async fn at_points(account: Account, some: Option<usize>) -> Check {
     let before = account.dump().await?;
-    // The first of all makes what an account has for ever.
-    up(&account, NAME, &[]).await?.ok("kup up")?;
-    down(&account, NAME).await?.ok("kup down")?;
+    let first = format!("{NAME}-0");
     account.wire.clear();
-    up(&account, NAME, &[]).await?.ok("kup up")?;
+    up(&account, &first, &[]).await?.ok("kup up")?;
     let ups = points(Command::Up, &account.wire.calls());
     let whole = shape(&account.dump().await?)?;
     account.wire.clear();
-    down(&account, NAME).await?.ok("kup down")?;
+    down(&account, &first).await?.ok("kup down")?;
     let downs = points(Command::Down, &account.wire.calls());
     let all: Vec<Point> = ups.into_iter().chain(downs).collect();
     let (seed, stride) = (seed()?, some.map_or(1, |some| all.len().div_ceil(some)));
     let first = usize::try_from(seed)? % stride;
     let chosen: Vec<Point> = all.iter().skip(first).step_by(stride).copied().collect();
     eprintln!("{} of {} points, from the {first}. on each {stride}. (KUP_TEST_SEED={seed})", chosen.len(), all.len());
-    for point in chosen {
-        at(&account, point, &whole).await?;
+    for (n, point) in chosen.into_iter().enumerate() {
+        at(&account, &format!("{NAME}-{}", n + 1), point, &whole).await?;
         let after = account.dump().await?;
         ensure!(after == before, "{point:?}: down left or took:\n{}", difference(&before, &after));
     }
@@ -154,15 +154,15 @@ async fn at_points(account: Account, some: Option<usize>) -> Check {
 }
 
 /// Kills kup there, has it go on, and removes the cluster.
-async fn at(account: &Account, point: Point, whole: &BTreeMap<String, usize>) -> Check {
+async fn at(account: &Account, name: &str, point: Point, whole: &BTreeMap<String, usize>) -> Check {
     let removes = ["down", "--provider", "aws", "-y", "--name"];
     let words = if point.command == Command::Up { &UP[..] } else { &removes[..] };
     if point.command == Command::Down {
         account.wire.clear();
-        up(account, NAME, &[]).await?.ok("kup up")?;
+        up(account, name, &[]).await?.ok("kup up")?;
     }
     account.wire.begin(point.rule());
-    let status = account.start_victim(&[words, &[NAME]].concat())?.wait().await?;
+    let status = account.start_victim(&[words, &[name]].concat())?.wait().await?;
     let call =
         account.wire.calls().into_iter().filter(|call| call.mutating == point.mutating).nth(point.at).map(|call| call.name);
     account.wire.clear();
@@ -172,9 +172,9 @@ async fn at(account: &Account, point: Point, whole: &BTreeMap<String, usize>) ->
         "{point:?} at {call:?}: it was not killed: {status}"
     );
     if point.command == Command::Up {
-        up(account, NAME, &[]).await?.ok(&format!("kup up after {point:?} at {call:?}"))?;
+        up(account, name, &[]).await?.ok(&format!("kup up after {point:?} at {call:?}"))?;
         let now = shape(&account.dump().await?)?;
         ensure!(now == *whole, "after {point:?} at {call:?}, this is other than undisturbed:\n{}", differ(whole, &now));
     }
-    down(account, NAME).await?.ok(&format!("kup down after {point:?} at {call:?}")).map(drop)
+    down(account, name).await?.ok(&format!("kup down after {point:?} at {call:?}")).map(drop)
 }
