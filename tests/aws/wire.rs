@@ -38,7 +38,7 @@ pub enum Verdict {
     KillBefore,
     /// The caller dies after it took effect.
     KillAfter,
-    /// It goes through, and somebody presses Ctrl-C meanwhile.
+    /// It goes through, and somebody presses Ctrl-C before it is answered.
     Interrupt,
     /// It goes through, and the caller stands still until somebody lets it go on.
     Freeze,
@@ -182,6 +182,8 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
             kill(&shared, Signal::KILL);
             return broken();
         }
+        // Nothing that waits for it begins before the signal is seen, however busy the machine.
+        Verdict::Interrupt => std::future::pending().await,
         Verdict::LoseReply => {
             if let (Some(token), Ok(answer)) = (token, answer.bytes().await) {
                 shared.lost.lock().unwrap().insert(token, answer);
