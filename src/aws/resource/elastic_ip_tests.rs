@@ -37,7 +37,9 @@ async fn an_address_whose_answer_was_lost_is_not_asked_for_again() {
 #[tokio::test]
 async fn an_address_that_was_not_made_is() {
     let lost = mock!(aws_sdk_ec2::Client::allocate_address).then_http_response(|| http(503));
-    let none = mock!(aws_sdk_ec2::Client::describe_addresses).then_output(|| DescribeAddressesOutput::builder().build());
+    // It is looked for more than once: EC2 lists what is new a moment later.
+    let none = mock!(aws_sdk_ec2::Client::describe_addresses).sequence();
+    let none = none.output(|| DescribeAddressesOutput::builder().build()).times(3).build();
     let made = mock!(aws_sdk_ec2::Client::allocate_address)
         .then_output(|| AllocateAddressOutput::builder().allocation_id("eipalloc-2").public_ip("203.0.113.8").build());
     let mut aws = aws();

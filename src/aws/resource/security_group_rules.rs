@@ -141,14 +141,14 @@ pub fn rules(access: &Access) -> Vec<SecurityGroupRules> {
         Rule { ports: tcp(6443, 6443), source: group("minion"), purpose: "API" },
         Rule { ports: tcp(2379, 2380), source: group("master"), purpose: "etcd" },
     ];
-    let api = each(&access.api, 6443, "API");
+    let api: Vec<Rule> = each(&access.api, 6443, "API").collect();
     let mut all = Vec::new();
     if access.balancer {
         master.push(Rule { ports: tcp(6443, 6443), source: group("balancer"), purpose: "API" });
-        all.push(SecurityGroupRules { name: "balancer".to_owned(), rules: api.collect() });
-    } else {
-        master.extend(api);
+        all.push(SecurityGroupRules { name: "balancer".to_owned(), rules: api.clone() });
     }
+    // With a balancer too: kup asks masters one by one, and before the balancer knows them.
+    master.extend(api);
     master.extend(machines.clone());
     all.push(SecurityGroupRules { name: "master".to_owned(), rules: master });
     all.push(SecurityGroupRules { name: "minion".to_owned(), rules: machines });
