@@ -73,7 +73,7 @@ async fn no_capacity_is_said_at_once() {
     ");
 }
 
-/// What EC2 answers, with the status that makes the SDK try again: it is a server's error.
+/// What EC2 answers: it calls that an error of its own.
 fn lacking(kind: &'static str) -> Rule {
     mock!(aws_sdk_ec2::Client::run_instances)
         .match_requests(move |input| input.instance_type() == Some(&InstanceType::from(kind)))
@@ -87,7 +87,7 @@ fn lacking(kind: &'static str) -> Rule {
 }
 
 #[tokio::test]
-async fn where_one_type_has_run_out_the_next_is_asked_for_and_each_once() {
+async fn where_one_type_has_run_out_the_next_is_asked_for() {
     let several = Instance { types: ["t3.medium", "t3a.medium", "m5.large"].map(str::to_owned).to_vec(), ..wanted() };
     let mut aws = aws();
     aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&lacking("t3.medium"), &lacking("t3a.medium"), &run("i-third")]);
