@@ -5,13 +5,19 @@ use std::fmt;
 
 use aws_sdk_ec2::types::{Filter, IpPermission, IpRange, ResourceType, SecurityGroupRule, TagSpecification, UserIdGroupPair};
 
+use tokio::process::Command;
+
 use crate::ensure;
 use crate::support::api::{Api, name, text};
+use crate::support::cluster::run;
 use crate::support::{Check, eventually};
 use crate::world::World;
 
 /// Seconds that a connection may take: far more than one needs that nothing forbids.
 const PATIENCE: u8 = 2;
+
+/// The port of API servers.
+const API: u16 = 6443;
 
 /// How `timeout` ends if it had to end something.
 const SILENCE: i32 = 124;
@@ -41,6 +47,12 @@ impl Probe {
     async fn works(&self, world: &World) -> Check<bool> {
         let connect = |host: &str, port: u16| format!("timeout {PATIENCE} bash -c '</dev/tcp/{host}/{port}' 2>/dev/null");
         match self {
+            // A load balancer takes a connection before it knows whether it can hand it on.
+            Probe::Outside(host, port) if *port == API => {
+                let url = format!("https://{host}:{port}/version");
+                let words = ["-sk", "--noproxy", "*", "-o", "/dev/null", "-m", &PATIENCE.to_string(), &url];
+                Ok(run(Command::new("curl").args(words), None).await?.code == Some(0))
+            }
             Probe::Outside(host, port) => {
                 let limit = std::time::Duration::from_secs(PATIENCE.into());
                 let connected = tokio::time::timeout(limit, tokio::net::TcpStream::connect((host.as_str(), *port))).await;
@@ -160,11 +172,12 @@ fn probe(rule: &Named<'_>, machines: &BTreeMap<String, Vec<Machine>>, world: &Wo
     let (Ok(first), Ok(last)) = (u16::try_from(from), u16::try_from(to)) else {
         return Err(format!("{rule}: no such ports").into());
     };
-    if !["master", "minion"].contains(&rule.source()) {
-        let target = match rule.of() {
-            // The name that users have for it.
-            "balancer" => Some(world.server()?),
-            role => of(role).first().map(|machine| machine.public.clone()),
+    let balanced = rule.of() == "balancer" || rule.source() == "balancer";
+    if balanced || !["master", "minion"].contains(&rule.source()) {
+        // The name that users have for the load balancer, or a machine's own address.
+        let target = match balanced {
+            true => Some(world.server()?),
+            false => of(rule.of()).first().map(|machine| machine.public.clone()),
         };
         let target = target.ok_or_else(|| format!("{rule}: nothing is in that group"))?;
         return Ok(Some(Probe::Outside(target, first)));

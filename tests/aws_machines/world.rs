@@ -79,6 +79,13 @@ impl World {
         Ok(server.host().ok_or("the server has no host")?.to_owned())
     }
 
+    /// Writes a file of the user's; its path.
+    pub fn write(&self, name: &str, text: &str) -> Check<String> {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
     /// Runs a shell script in the machine behind an instance, as nobody in AWS could: it goes in by standard input.
     pub async fn on(&self, id: &str, script: &str) -> Check<Output> {
         let machine = format!("kup-aws-{}-{id}", self.port);

@@ -71,13 +71,19 @@ pub async fn are_lost_and_outlived(world: &World) -> Check {
     ensure!(ids(&now).is_disjoint(&old) && types == BTreeSet::from(["t3.medium".to_owned()]), "the minions are {types:?}");
 
     // A group more, and one less.
-    let groups =
-        "aws.groups={minions: {types: [t3.medium], count: 3}, extra: {types: [t3.small], count: 1, labels: [tier=extra]}}";
-    up(&["--set", "masters.count=3", "--set", groups]).await?;
+    let config = |minions: &str| {
+        let zones = "zones: [us-west-2a, us-west-2b, us-west-2c]";
+        format!("apiVersion: kup.dev/v1alpha1\nkind: Cluster\nmasters: {{ count: 3 }}\naws:\n  {zones}\n{minions}")
+    };
+    let groups = "  groups:\n    minions: { types: [t3.medium], count: 3 }\n    extra: { types: [t3.small], count: 1, labels: [tier=extra] }\n";
+    let groups = world.write("groups.yaml", &config(groups))?;
+    let without = world.write("without.yaml", &config("  minions: { type: t3.medium }\nminions: { count: 3 }\n"))?;
+    let without = ["-f", without.as_str()];
+    up(&["-f", &groups]).await?;
     nodes_are_the_instances(world, &api, 7).await?;
     let extra = |(.., node): &(String, bool, serde_json::Value)| text(&node["metadata"]["labels"]["tier"]) == "extra";
     ensure!(nodes(&api).await?.iter().filter(|node| extra(node)).count() == 1, "no node has the new group's label");
-    up(&bigger).await?;
+    up(&without).await?;
     nodes_are_the_instances(world, &api, 6).await?;
     ensure!(!nodes(&api).await?.iter().any(extra), "the group's node is still there");
 
@@ -93,7 +99,7 @@ pub async fn are_lost_and_outlived(world: &World) -> Check {
         Ok(api.post("/api/v1/namespaces/default/configmaps", &more).await.map(drop).map_err(|e| e.to_string()))
     })
     .await?;
-    up(&bigger).await?;
+    up(&without).await?;
     nodes_are_the_instances(world, &api, 6).await?;
     ensure!(data().await? == json!({ "a": "b" }), "of the data there is {}", data().await?);
     let zones: BTreeSet<String> =
