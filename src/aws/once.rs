@@ -1,5 +1,5 @@
 //! Making what AWS takes no token for exactly once: a call whose answer was lost is not simply made again, as the SDK would, but what it
-//! made is looked for first. VPCs, internet gateways, DHCP options and public addresses are such.
+//! made is looked for first. VPCs, internet gateways, DHCP options and public addresses are such. Where a name is the token, it is taken.
 
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use super::fault::{Failure, Fault};
 const ATTEMPTS: u32 = 6;
 /// The pause after the first try that came to nothing; each is twice as long as the one before.
 const PAUSE: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_millis(500) };
-/// How often it is looked, since EC2 lists what is new a moment later.
+/// How often it is looked after a call that may have taken effect, since EC2 lists what is new a moment later.
 const LOOKS: u32 = 3;
+/// How often it is looked for what AWS says exists.
+const LOOKS_FOR_TAKEN: u32 = 8;
 
 /// For the call that makes it, so that the SDK does not send it again: `call.customize().config_override(alone())`.
 pub fn alone() -> Builder {
@@ -40,16 +42,38 @@ where
         if attempt == ATTEMPTS || !(open || failure.fault == Fault::Throttled) {
             return Err(failure);
         }
-        for _ in 0..if open { LOOKS } else { 0 } {
-            if let Some(there) = look().await? {
-                return Ok(there);
-            }
-            sleep(PAUSE).await;
+        if open && let Some(there) = seen(LOOKS, &look).await? {
+            return Ok(there);
         }
         sleep(pause).await;
         pause *= 2;
     }
     unreachable!("the last attempt returns")
+}
+
+/// What has the name that a call was refused for, as soon as `look` sees it: that a name is taken is known before what has it. None if it is
+/// not to be seen, so that it can't be the cluster's own.
+///
+/// # Errors
+/// What `look` failed with.
+pub async fn taken<T, E, L>(look: impl Fn() -> L) -> Result<Option<T>, E>
+where
+    L: Future<Output = Result<Option<T>, E>>,
+{
+    seen(LOOKS_FOR_TAKEN, look).await
+}
+
+async fn seen<T, E, L>(looks: u32, look: impl Fn() -> L) -> Result<Option<T>, E>
+where
+    L: Future<Output = Result<Option<T>, E>>,
+{
+    for _ in 0..looks {
+        if let Some(there) = look().await? {
+            return Ok(Some(there));
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(None)
 }
 
 /// Whether the call may have taken effect: there was no answer, or one that the service itself is broken.
@@ -122,6 +146,22 @@ mod tests {
             assert_eq!(refused.run().await.unwrap_err().code, code);
             assert_eq!((refused.calls.get(), refused.looks.get()), (1, 0), "{code}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_has_a_name_is_seen_a_moment_later() {
+        let looks = Cell::new(0);
+        let after = |number| {
+            let looks = &looks;
+            move || {
+                looks.set(looks.get() + 1);
+                ready(Ok::<_, Failure>((looks.get() >= number).then_some("role")))
+            }
+        };
+        assert_eq!(taken(after(3)).await.unwrap(), Some("role"));
+        looks.set(0);
+        assert_eq!(taken(after(u32::MAX)).await.unwrap(), None, "somebody else's");
+        assert_eq!(looks.get(), LOOKS_FOR_TAKEN);
     }
 
     #[tokio::test]

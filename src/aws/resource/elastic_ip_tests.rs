@@ -37,13 +37,13 @@ async fn an_address_whose_answer_was_lost_is_not_asked_for_again() {
 #[tokio::test]
 async fn an_address_that_was_not_made_is() {
     let lost = mock!(aws_sdk_ec2::Client::allocate_address).then_http_response(|| http(503));
-    // It is looked for more than once: EC2 lists what is new a moment later.
-    let none = mock!(aws_sdk_ec2::Client::describe_addresses).sequence();
-    let none = none.output(|| DescribeAddressesOutput::builder().build()).times(3).build();
+    // Lists show what is new a moment later, so it is looked more than once.
+    let none = || mock!(aws_sdk_ec2::Client::describe_addresses).then_output(|| DescribeAddressesOutput::builder().build());
+    let looks = [none(), none(), none()];
     let made = mock!(aws_sdk_ec2::Client::allocate_address)
         .then_output(|| AllocateAddressOutput::builder().allocation_id("eipalloc-2").public_ip("203.0.113.8").build());
     let mut aws = aws();
-    aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&lost, &none, &made]);
+    aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&lost, &looks[0], &looks[1], &looks[2], &made]);
     assert_eq!(wanted().allocate(&aws).await.unwrap().id(), "eipalloc-2");
 }
 

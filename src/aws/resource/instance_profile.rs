@@ -3,8 +3,9 @@
 use super::AwsResource;
 use super::role::{MASTER, MINION, Role};
 use crate::aws::Aws;
-use crate::aws::fault::{Explain as _, Fault, unless_gone};
+use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::iam;
+use crate::aws::once::taken;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::error::Result;
 use crate::graph::{Address, Change, Cx, Found, Ref, Resource};
@@ -94,9 +95,12 @@ impl Resource for InstanceProfile {
         let made = match made {
             Ok(made) => made.instance_profile,
             Err(failure) if failure.fault == Fault::Exists => {
-                let there =
-                    aws.iam.get_instance_profile().instance_profile_name(&profile).send().await.explain(&what)?.instance_profile;
-                match there {
+                let look = || async {
+                    let there = aws.iam.get_instance_profile().instance_profile_name(&profile).send().await.failure();
+                    Ok(unless_gone(there)?.and_then(|there| there.instance_profile))
+                };
+                match taken(look).await.map_err(|failure: Failure| failure.error(&what))? {
+                    None => return Err(failure.error(what)),
                     Some(there) if there.path != aws.iam_path() => {
                         return Err(iam::foreign("instance profile", &profile, &there.path, &aws.iam_path()));
                     }

@@ -8,6 +8,7 @@ use aws_smithy_types::Blob;
 use super::AwsResource;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Fault, unless_gone};
+use crate::aws::once::taken;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::{ssh_key, tags};
 use crate::error::{Error, Result};
@@ -104,8 +105,11 @@ impl Resource for KeyPair {
             }
             // A call whose answer was lost made it, unless it is somebody else's.
             Err(failure) if failure.fault == Fault::Exists => {
-                let all = Self::list(aws).await?;
-                all.into_iter().find(|found| found.name == self.name && found.fingerprint == fingerprint).ok_or_else(|| {
+                let look = || async {
+                    let all = Self::list(aws).await?;
+                    Ok(all.into_iter().find(|found| found.name == self.name && found.fingerprint == fingerprint))
+                };
+                taken(look).await?.ok_or_else(|| {
                     Error::new(what)
                         .why("there is one of that name which is not tagged as this cluster's")
                         .hint(format!("remove it, if nothing uses it: `aws ec2 delete-key-pair --key-name {key_name}`"))

@@ -6,6 +6,7 @@ use super::AwsResource;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::iam;
+use crate::aws::once::taken;
 use crate::aws::permissions::{self, Need, Scope, Whose, implied, need};
 use crate::error::{Context as _, Result};
 use crate::graph::{Change, Cx, Found, Resource};
@@ -113,16 +114,15 @@ impl Resource for OperatorPolicy {
             // By a call whose answer was lost, unless it is somebody else's.
             Err(failure) if failure.fault == Fault::Exists => {
                 let arn = format!("{}:policy{}{name}", Whose::of(aws).global("iam"), aws.iam_path());
-                match aws.iam.get_policy().policy_arn(&arn).send().await.failure() {
-                    Ok(there) => {
+                let look = || async { unless_gone(aws.iam.get_policy().policy_arn(&arn).send().await.failure()) };
+                match taken(look).await {
+                    Ok(Some(there)) => {
                         let version = there.policy.and_then(|there| there.default_version_id).unwrap_or_default();
                         let found =
                             OperatorPolicyFound { name: self.name.clone(), policy: document(aws, &arn, &version).await?, arn };
                         if found.policy == policy { Ok(found) } else { self.update(&found, &[], cx).await }
                     }
-                    Err(other) if other.fault == Fault::Gone => {
-                        Err(iam::foreign("policy", &name, "another path", &aws.iam_path()))
-                    }
+                    Ok(None) => Err(iam::foreign("policy", &name, "another path", &aws.iam_path())),
                     Err(other) => Err(other.error(what)),
                 }
             }

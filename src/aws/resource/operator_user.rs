@@ -7,6 +7,7 @@ use super::operator_policy::{OPERATOR, OperatorPolicy};
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::iam;
+use crate::aws::once::taken;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::error::Result;
 use crate::graph::{Address, Change, Cx, Found, Ref, Resource};
@@ -101,8 +102,12 @@ impl Resource for OperatorUser {
             Ok(made) => made.user,
             // By a call whose answer was lost, unless it is somebody else's.
             Err(failure) if failure.fault == Fault::Exists => {
-                let there = aws.iam.get_user().user_name(&user).send().await.explain(&what)?.user;
-                match there {
+                let look = || async {
+                    let there = unless_gone(aws.iam.get_user().user_name(&user).send().await.failure())?;
+                    Ok(there.and_then(|there| there.user))
+                };
+                match taken(look).await.map_err(|failure: Failure| failure.error(&what))? {
+                    None => return Err(failure.error(what)),
                     Some(there) if there.path != aws.iam_path() => {
                         return Err(iam::foreign("user", &user, &there.path, &aws.iam_path()));
                     }

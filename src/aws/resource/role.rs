@@ -6,6 +6,7 @@ use super::AwsResource;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
 use crate::aws::iam;
+use crate::aws::once::taken;
 use crate::aws::permissions::{Need, Scope, Whose, implied, need};
 use crate::error::Result;
 use crate::graph::{Change, Cx, Found, Resource};
@@ -130,8 +131,12 @@ impl Resource for Role {
             Ok(made) => made.role,
             // By a call whose answer was lost, unless it is somebody else's.
             Err(failure) if failure.fault == Fault::Exists => {
-                let there = aws.iam.get_role().role_name(&role).send().await.explain(&what)?.role;
-                match there {
+                let look = || async {
+                    let there = unless_gone(aws.iam.get_role().role_name(&role).send().await.failure())?;
+                    Ok(there.and_then(|there| there.role))
+                };
+                match taken(look).await.map_err(|failure: Failure| failure.error(&what))? {
+                    None => return Err(failure.error(what)),
                     Some(there) if there.path != aws.iam_path() => {
                         return Err(iam::foreign("role", &role, &there.path, &aws.iam_path()));
                     }

@@ -6,6 +6,7 @@ use super::AwsResource;
 use super::network::VpcRef;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Failure, Fault, unless_gone};
+use crate::aws::once::taken;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
 use crate::error::{Error, Result};
@@ -86,8 +87,9 @@ impl Resource for SecurityGroup {
             return Ok(SecurityGroupFound { name: self.name.clone(), id, vpc });
         }
         // A call whose answer was lost made it, unless it is somebody else's.
-        let all = Self::list(cx.cloud).await?;
-        all.into_iter().find(|found| found.name == self.name && found.vpc == vpc).ok_or_else(|| {
+        let look =
+            || async { Ok(Self::list(cx.cloud).await?.into_iter().find(|found| found.name == self.name && found.vpc == vpc)) };
+        taken(look).await?.ok_or_else(|| {
             Error::new(what).why(format!("{vpc} has a group of that name which is not tagged as this cluster's")).hint(format!(
                 "remove it, if nothing uses it: `aws ec2 describe-security-groups --filters Name=group-name,Values={group}`"
             ))

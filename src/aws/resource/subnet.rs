@@ -7,9 +7,10 @@ use super::AwsResource;
 use super::vpc::Vpc;
 use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, unless_gone};
+use crate::aws::once::taken;
 use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::aws::tags;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Address, Change, Cx, Found, Ref, Resource};
 
 /// A public subnet of the cluster's own.
@@ -89,11 +90,13 @@ impl Resource for Subnet {
             let call =
                 cx.cloud.ec2.create_subnet().vpc_id(vpc.id()).cidr_block(self.cidr.to_string()).availability_zone(&self.zone);
             match call.tag_specifications(specification.clone()).send().await.failure() {
-                Err(failure) if failure.code == "InvalidSubnet.Conflict" => match Self::list(cx.cloud).await {
+                Err(failure) if failure.code == "InvalidSubnet.Conflict" => {
                     // A call whose answer was lost made it, unless something else has its range.
-                    Ok(all) => Ok(all.into_iter().find(|found| found.name == self.name).ok_or(failure)),
-                    Err(_) => Ok(Err(failure)),
-                },
+                    let look = || async {
+                        Ok::<_, Error>(Self::list(cx.cloud).await?.into_iter().find(|found| found.name == self.name))
+                    };
+                    Ok(taken(look).await.ok().flatten().ok_or(failure))
+                }
                 Err(failure) => Err(failure.fresh()),
                 Ok(made) => {
                     let id = made.subnet.and_then(|subnet| subnet.subnet_id).unwrap_or_default();

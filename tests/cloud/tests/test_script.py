@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import EMULATOR, Network, emulator, free_port, tags
+from conftest import EMULATOR, Emulated, Network, emulator, free_port, tags
 
 
 def connects(address, port):
@@ -97,6 +97,15 @@ def test_two_side_by_side_and_nothing_is_left(tmp_path, backend):
         emulator("start", "--backend", backend, "--port", port, state=tmp_path)
     for port in ports:
         assert str(port) in emulator("status", state=tmp_path).stdout
+    # Each has its own, also where the names are the same.
+    one, other = (Emulated(backend, port, tmp_path).client("s3") for port in ports)
+    for client in (one, other):
+        client.create_bucket(Bucket="same", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        client.put_object(Bucket="same", Key="k", Body=b"mine")
+    for client in (other, one):
+        assert client.get_object(Bucket="same", Key="k")["Body"].read() == b"mine"
+        client.delete_object(Bucket="same", Key="k")
+        client.delete_bucket(Bucket="same")
     emulator("stop", "--port", ports[0], state=tmp_path)
     assert not connects("127.0.0.1", ports[0]) and connects("127.0.0.1", ports[1])
     emulator("stop", "--port", ports[1], state=tmp_path)

@@ -18,6 +18,8 @@ SECONDS = {
     # From stopping to stopped, and from shutting-down to terminated.
     "stopped": 20,
     "terminated": 30,
+    # How long an ended instance is still described: docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html, about an hour.
+    "forgotten": 3600,
     # A volume from creating to available.
     "volume": 2,
     # A network load balancer from provisioning to active: minutes (kubernetes/kubernetes#44695); its interfaces go after it has.

@@ -1,13 +1,24 @@
-"""S3: LocalStack's own provider, with the conditions that AWS knows and it doesn't: If-Match on deletion, and the expected owner."""
+"""S3: LocalStack's own provider, with the conditions that AWS knows and it doesn't: If-Match on deletion, and the expected owner.
+
+What is stored is part of the emulator's own state.
+"""
+
+import os
+import tempfile
 
 from localstack.aws.api import handler
 from localstack.aws.api.s3 import AccessDenied, PreconditionFailed
 from localstack.aws.skeleton import create_dispatch_table
 from localstack.services.s3.provider import S3Provider
+from localstack.services.s3.storage.ephemeral import EphemeralS3ObjectStore
 
 
 class Provider(S3Provider):
     service = "s3"
+
+    def __init__(self):
+        # LocalStack's own place for objects is the same for all emulators on a machine: buckets of one name would share it.
+        super().__init__(EphemeralS3ObjectStore(os.path.join(tempfile.gettempdir(), "s3")))
 
     @handler("DeleteObject")
     def delete_object(self, context, bucket, key, if_match=None, version_id=None, **more):

@@ -37,6 +37,9 @@ NOT_FOUND = {
 }
 ID = re.compile(r"(vpc|subnet|sg|igw|rtb|vol|i|eni|eipalloc|dopt|lt|vpce)-[0-9a-f]{8,17}")
 
+# A filter finds what there is, and a launch template may name what isn't there: EC2 only warns of it (API_CreateLaunchTemplate, Warning).
+UNCHECKED = {"Filters", "LaunchTemplateData"}
+
 # Which list of an answer has what, by which name.
 LISTS = {
     "DescribeVpcs": ("Vpcs", "VpcId"),
@@ -104,7 +107,7 @@ def unlucky(call, what: str) -> bool:
 def words(value):
     if isinstance(value, dict):
         for name, inner in value.items():
-            if name != "Filters":
+            if name not in UNCHECKED:
                 yield from words(inner)
     elif isinstance(value, (list, tuple)):
         for inner in value:

@@ -31,6 +31,7 @@ def mend():
         def ended():
             if self.state == "shutting-down":
                 original(self)
+                dwell.later("forgotten", lambda: forget(self))
 
         dwell.later("terminated", ended)
         return before
@@ -79,6 +80,15 @@ def mend():
 
         dwell.later("stopped", stopped)
         return before
+
+
+def forget(instance):
+    reservations = instance.ec2_backend.reservations
+    for id, reservation in list(reservations.items()):
+        if instance in reservation.instances:
+            reservation.instances.remove(instance)
+            if not reservation.instances:
+                del reservations[id]
 
 
 def starts(instance):
