@@ -85,7 +85,7 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
         (Some(_), Some(Err(error))) => return Err(error),
         (Some(dead), None) => {
             span.waiting("its dead predecessor to be removed");
-            etcdctl(&teller, &format!("member remove {:x}", dead.id)).await?;
+            reconfigure(context, &teller, &format!("member remove {:x}", dead.id)).await?;
         }
         // Its data is of a member that was removed.
         (None, _) => {}
@@ -94,7 +94,8 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     let remaining = members.without(&me);
     let cluster = remaining.initial_cluster(&me);
     prepare(host, "existing", &cluster).await?;
-    let added = etcdctl(&teller, &format!("member add {} --learner --peer-urls={}", me.name, me.etcd_peer_url())).await?;
+    let add = format!("member add {} --learner --peer-urls={}", me.name, me.etcd_peer_url());
+    let added = reconfigure(context, &teller, &add).await?;
     let id = Members::added(&added)?;
     span.waiting("the data of the others");
     units::start(context, host, &["etcd.service"]).await?;
@@ -165,6 +166,20 @@ async fn promote(context: &Context, host: &Host, teller: &Arc<Host>, id: u64, sp
 /// Whether etcd says that the learner is one, but not ready.
 fn in_sync_is_missing(error: &Error) -> bool {
     error.why.iter().any(|w| w.contains("in sync"))
+}
+
+/// Changes who is a member, as soon as etcd lets it: until its members have been connected for some seconds, which after another change they
+/// have not been, it calls itself unhealthy and refuses.
+async fn reconfigure(context: &Context, teller: &Host, words: &str) -> Result<String> {
+    let until = Instant::now() + context.deadline(DEADLINE);
+    loop {
+        match etcdctl(teller, words).await {
+            Err(e) if Instant::now() < until && e.why.iter().any(|why| why.contains("unhealthy cluster")) => {
+                tokio::time::sleep(POLL).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Runs etcdctl on a master, against its own member; returns what it wrote.
