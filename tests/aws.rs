@@ -17,6 +17,8 @@ mod crowd;
 mod denied;
 #[path = "aws/foreign.rs"]
 mod foreign;
+#[path = "aws/hostile.rs"]
+mod hostile;
 #[path = "aws/leftovers.rs"]
 mod leftovers;
 #[path = "aws/meanwhile.rs"]
@@ -104,3 +106,14 @@ on!(
         denied::each_action_taken_away_is_named,
     ],
 );
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_bad_day_ends_well() -> Check {
+    hostile::one_bad_day_ends_well().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: a new account for each of fifty seeds"]
+async fn fifty_bad_days_end_well() -> Check {
+    hostile::fifty_bad_days_end_well().await
+}

@@ -67,7 +67,7 @@ fn points(command: Command, calls: &[Call]) -> Vec<Point> {
 }
 
 /// A number that is another one for each commit, and the same for each run of it.
-fn seed() -> Check<u64> {
+pub fn seed() -> Check<u64> {
     if let Ok(given) = std::env::var("KUP_TEST_SEED") {
         return Ok(given.parse()?);
     }

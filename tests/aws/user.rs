@@ -51,9 +51,19 @@ fn script() -> PathBuf {
 impl Account {
     /// Starts one on a free port.
     pub async fn open(backend: Backend) -> Check<Account> {
+        Self::open_as(backend, &[]).await
+    }
+
+    /// Starts one in which everything goes wrong that can, as this seed has it; what AWS takes its time for takes a twentieth of it.
+    pub async fn hostile(seed: u64) -> Check<Account> {
+        let seed = seed.to_string();
+        Self::open_as(Backend::LocalStack, &["--profile", "hostile", "--seed", &seed, "--time-scale", "0.05"]).await
+    }
+
+    async fn open_as(backend: Backend, more: &[&str]) -> Check<Account> {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let start = ["start", "--backend", backend.as_str(), "--port", &port.to_string()];
-        run(Command::new(script()).args(start), None).await?.ok("scripts/aws-emulator start")?;
+        run(Command::new(script()).args(start).args(more), None).await?.ok("scripts/aws-emulator start")?;
         let url = format!("http://127.0.0.1:{port}");
         let home = tempfile::Builder::new().prefix("kup-test-aws").tempdir()?;
         // From here on dropping it stops the emulator.
