@@ -168,13 +168,15 @@ def test_an_instance_keeps_what_it_was_given(aws, network, image, profile, name)
 @pytest.mark.lacks(moto="shows no groups of a given interface at its instance, keeps it in use after the end, and says that no disk goes with its instance")
 def test_an_interface_outlives_its_instance(aws, network, image):
     ec2 = aws.client("ec2")
-    eni = ec2.create_network_interface(SubnetId=network.subnets[0], Groups=[network.group])["NetworkInterface"]["NetworkInterfaceId"]
+    eni = ec2.create_network_interface(SubnetId=network.subnets[-1], Groups=[network.group])["NetworkInterface"]["NetworkInterfaceId"]
+    (subnet,) = ec2.describe_subnets(SubnetIds=network.subnets[-1:])["Subnets"]
     for _ in range(2):
         instance = ec2.run_instances(
             ImageId=image, InstanceType="t3.medium", MinCount=1, MaxCount=1, NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": eni}]
         )["Instances"][0]["InstanceId"]
         found = describe(ec2, InstanceIds=[instance])
         assert [g["GroupId"] for g in found["SecurityGroups"]] == [network.group]
+        assert found["Placement"]["AvailabilityZone"] == subnet["AvailabilityZone"] != "us-west-2a"
         (disk,) = found["BlockDeviceMappings"]
         assert disk["DeviceName"] == "/dev/xvda"
         (volume,) = ec2.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]

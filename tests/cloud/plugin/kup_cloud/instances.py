@@ -62,6 +62,8 @@ def mend():
             # Without a version, EC2 takes the default one, and moto the latest.
             version = self._get_template_from_args({"Version": "$Default"} | template)
             image_id, user_data, security_group_names, profile = from_template(version, image_id, user_data, security_group_names, given)
+        if not given.get("placement") and not given.get("subnet_id"):
+            given["placement"] = zone_of(self, given.get("nics") or [])
         root_disk(self, image_id, given)
         interface_tags = given.get("tags", {}).get("network-interface", {})
         reservation = original(self, image_id, count, user_data, security_group_names, **given)
@@ -78,6 +80,15 @@ def mend():
                     # What is made with an instance goes with it, unless it is said otherwise.
                     nic.delete_on_termination = index not in kept
         return reservation
+
+
+def zone_of(backend, nics):
+    """Where the first interface is, an instance is too: moto puts it into the first zone."""
+    first = next((nic for nic in nics if int(nic.get("DeviceIndex") or 0) == 0), {})
+    interface = backend.enis.get(first.get("NetworkInterfaceId"))
+    if interface:
+        return interface.subnet.availability_zone
+    return backend.get_subnet(first["SubnetId"]).availability_zone if first.get("SubnetId") else None
 
 
 def from_template(version, image_id, user_data, security_group_names, given):
