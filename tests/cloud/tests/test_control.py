@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import urllib.error
+from functools import partial
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, ConnectionError, EndpointConnectionError, HTTPClientError
@@ -159,7 +160,10 @@ def story(aws, names):
     """What a client that gives up at once meets: one word for each call."""
     ec2, met = aws.client("ec2"), []
     for name in names:
-        for call in [lambda: ec2.create_key_pair(KeyName=name, KeyType="ed25519"), ec2.describe_key_pairs, lambda: ec2.delete_key_pair(KeyName=name)]:
+        # Filtered, since of calls for everything there may be so few that it would depend on the machine's pace.
+        this = {"Filters": [{"Name": "key-name", "Values": [name]}]}
+        make, look = partial(ec2.create_key_pair, KeyName=name, KeyType="ed25519"), partial(ec2.describe_key_pairs, **this)
+        for call in [make, look, partial(ec2.delete_key_pair, KeyName=name)]:
             try:
                 call()
                 met.append("ok")
