@@ -358,7 +358,7 @@ async fn images_that_somebody_loaded_come_too() {
     machine.world.put(&two.object(), gzip(b"three"));
     load(&[one, two.clone()]);
     let text = said(&machine.tick().await);
-    assert!(text.contains(&format!("kup: {} in the bucket is not what node/images names", two.object())), "{text}");
+    assert!(text.contains(&format!("kup: gave up: {} in the bucket is not what node/images names", two.object())), "{text}");
     assert_eq!(machine.text("run/fake/imported"), "one");
     machine.world.put(&two.object(), gzip(b"two"));
     assert_eq!(said(&machine.tick().await), "kup: loaded the images two:2\n");
