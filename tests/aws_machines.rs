@@ -100,6 +100,17 @@ async fn a_cluster_lives_on_aws() -> Check {
     commands::loaded_images_are_on_all_nodes_and_on_those_that_come(&world, &api, NAME).await?;
     let second = nodes_are_the_instances(&world, &api, 3).await?;
     ensure!(first.difference(&second).count() == 1, "of {first:?} there are {second:?}");
+    // Nor is anybody needed to say what it is for.
+    eventually("each Node to have its role's label", async || {
+        let role = |node: &Value| {
+            let labels = &node["metadata"]["labels"];
+            ["control-plane", "minion"].iter().any(|role| !labels[format!("node-role.kubernetes.io/{role}")].is_null())
+        };
+        let without: Vec<String> =
+            nodes(&api).await?.into_iter().filter(|(.., node)| !role(node)).map(|(name, ..)| name).collect();
+        Ok(if without.is_empty() { Ok(()) } else { Err(format!("{without:?} have none")) })
+    })
+    .await?;
 
     // What people run on it, and what has to be open for that.
     let pods = pods::Pods::start(&api, 2, 2).await?;
