@@ -117,6 +117,7 @@ async fn a_cluster_lives_on_aws() -> Check {
     pods.find_each_other(2).await?;
     pods.answer_the_world(2).await?;
     rules::each_is_needed(&world, &api, NAME).await?;
+    rules::roles_read_no_keys(&world).await?;
 
     // More, though not at once, and fewer.
     bad_days::a_minion_finds_a_spoilt_file(&world, &api, NAME, &[&UP[..], &["--minions", "3"]].concat()).await?;

@@ -1,4 +1,5 @@
-//! The rules of the cluster's security groups, one by one: with any of them taken away, what it is for stops.
+//! What machines may: the rules of the cluster's security groups, one by one, of which with any taken away what it is for stops; and what
+//! their roles may read in the bucket.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -214,4 +215,22 @@ async fn machines(world: &World, api: &Api) -> Check<BTreeMap<String, Vec<Machin
         all.insert(role.to_owned(), machines);
     }
     Ok(all)
+}
+
+/// Machines read what they start from in the bucket, and the cluster's keys nowhere, by the very functions that their own scripts use.
+pub async fn roles_read_no_keys(world: &World) -> Check {
+    let imds = include_str!("../../templates/shell/imds.sh");
+    let get = include_str!("../../templates/shell/bucket.sh");
+    let minion = world.instances("minion").await?.iter().find_map(|i| i.instance_id().map(str::to_owned)).ok_or("no minion")?;
+    let settings = world.on(&minion, "cat /var/lib/kup/boot/settings").await?.ok("the minion's settings")?;
+    let of = |name: &str| settings.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
+    let known =
+        format!("imds=http://169.254.169.254 bucket='{}' region='{}' account='{}'", of("bucket"), of("region"), of("account"));
+    let ask = "login || echo \"$why\"\nget node/manifest /dev/null && echo may\nget pki/keys.json /dev/null || echo \"$why\"\n";
+    let master = world.instances("master").await?.iter().find_map(|i| i.instance_id().map(str::to_owned)).ok_or("no master")?;
+    for machine in [minion, master] {
+        let said = world.on(&machine, &format!("{known}\n{imds}\n{get}\n{ask}")).await?.stdout;
+        ensure!(said == "may\npki/keys.json can't be had from the bucket yet (HTTP 403)\n", "{machine}: {said}");
+    }
+    Ok(())
 }
