@@ -77,7 +77,8 @@ impl Wire {
     pub async fn to(upstream: &str) -> Check<Wire> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).no_proxy().build()?;
+        // A connection of its own for each call: one that is kept may be closed by the emulator just when it is used again.
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).pool_max_idle_per_host(0).no_proxy().build()?;
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
             client,
