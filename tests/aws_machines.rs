@@ -19,6 +19,10 @@ mod pods;
 mod rules;
 #[path = "aws_machines/world.rs"]
 mod world;
+#[path = "aws_machines/worst_days.rs"]
+mod worst_days;
+#[path = "aws_machines/writers.rs"]
+mod writers;
 #[path = "aws_machines/zones.rs"]
 mod zones;
 
@@ -170,4 +174,10 @@ async fn a_backup_makes_another_cluster_the_same() -> Check {
 #[ignore = "long: three masters and their minions over three zones, made, changed and lost"]
 async fn zones_are_lost_and_outlived() -> Check {
     zones::are_lost_and_outlived(&World::open().await?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: three masters over three zones, each of whose machines is stopped or ended"]
+async fn worst_days_are_outlived() -> Check {
+    worst_days::are_outlived(&World::open().await?).await
 }

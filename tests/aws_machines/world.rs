@@ -60,20 +60,25 @@ impl World {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(self.aws.iter().map(|(name, value)| (name, value)));
         command.env("HOME", home).env("XDG_STATE_HOME", home.join("state")).env("XDG_CACHE_HOME", cache());
-        command.env("KUBECONFIG", home.join("kubeconfig")).args(args).current_dir(home);
+        command.env("KUBECONFIG", self.kubeconfig()).args(args).current_dir(home);
         command
     }
 
     /// The cluster's API, as the user's own kubeconfig reaches it.
     pub async fn api(&self) -> Check<Api> {
-        let kubeconfig = kube::config::Kubeconfig::read_from(self.home.path().join("kubeconfig"))?;
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
         Ok(Api::new(kube::Client::try_from(config)?))
     }
 
+    /// The user's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("kubeconfig")
+    }
+
     /// The host by whose name or address users reach the API.
     pub fn server(&self) -> Check<String> {
-        let kubeconfig = kube::config::Kubeconfig::read_from(self.home.path().join("kubeconfig"))?;
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
         let server = kubeconfig.clusters.first().and_then(|named| named.cluster.as_ref()?.server.clone());
         let server: http::Uri = server.ok_or("the kubeconfig names no server")?.parse()?;
         Ok(server.host().ok_or("the server has no host")?.to_owned())

@@ -17,6 +17,12 @@ use crate::graph::{Address, Change, Cx, Found, Ref, Resource};
 /// What differs from how AWS makes one. A client's own address would make a master that reaches itself through the balancer hang.
 const ATTRIBUTES: [(&str, &str); 2] = [("preserve_client_ip.enabled", "false"), ("deregistration_delay.timeout_seconds", "30")];
 
+/// How often AWS looks whether a master answers, in seconds: as often as it does at most (CreateTargetGroup's reference: 5 to 300). Who
+/// asks for the API may be sent to a master that is gone until it has not answered twice.
+const CHECK_EVERY: i32 = 5;
+/// How long a master may take to say that it is ready, in seconds (2 to 120): it takes milliseconds, and longer where it has just begun.
+const CHECK_PATIENCE: i32 = 3;
+
 /// The masters, as a load balancer's target.
 #[derive(Debug, Clone)]
 pub struct TargetGroup {
@@ -120,8 +126,8 @@ impl Resource for TargetGroup {
                     .health_check_enabled(true)
                     .health_check_protocol(ProtocolEnum::Https)
                     .health_check_path("/readyz")
-                    .health_check_interval_seconds(10)
-                    .health_check_timeout_seconds(5)
+                    .health_check_interval_seconds(CHECK_EVERY)
+                    .health_check_timeout_seconds(CHECK_PATIENCE)
                     .healthy_threshold_count(2)
                     .unhealthy_threshold_count(2)
                     .set_tags(Some(tags_of(cx.cloud, &self.name)));

@@ -9,14 +9,14 @@ import logging
 import socket
 
 from machines import network
-from machines.health import HEALTHY, Target
+from machines.health import FAILED, HEALTHY, Target
 from machines.names import Names
 from machines.shell import connected_from, namespaces, within
 
 LOG = logging.getLogger("machines")
 PIECE = 1 << 16
-# A target that is said to be healthy and doesn't take a connection by then is passed over, in seconds.
-PATIENCE = 5
+# How long a target that is said to be healthy may take to take a connection, in seconds: nobody who waits for one waits longer.
+PATIENCE = 60
 
 
 class Balancers:
@@ -27,6 +27,8 @@ class Balancers:
         self.listeners: dict[tuple[str, str], asyncio.Server] = {}
         self.targets: dict[str, Target] = {}
         self.places: dict[str, str] = {}
+        # (group, target, port) -> the connections that it has, both ends of each.
+        self.flows: dict[str, set[asyncio.Transport]] = {}
         self.turns = itertools.count()
         self.told: dict[str, list] = {}
 
@@ -60,7 +62,7 @@ class Balancers:
             for listener in b["listeners"].values():
                 group = world["targets"].get(listener["targets"])
                 for target in group["targets"] if group and node else []:
-                    wanted[f"{listener['targets']} {target['id']} {target['port']}"] = (self.names.place(node), target, group["check"])
+                    wanted[key_of(listener["targets"], target)] = (self.names.place(node), target, group["check"])
         for key, target in list(self.targets.items()):
             if key not in wanted or wanted[key] != (target.namespace, target.target, target.check):
                 target.close()
@@ -72,6 +74,11 @@ class Balancers:
 
     def tell(self):
         health = {key: target.state for key, target in self.targets.items()}
+        for key, flows in self.flows.items():
+            # What a target had is reset when it is found unhealthy, unless all are, as AWS does where nobody turned that off.
+            if health.get(key) is FAILED and any(state is HEALTHY for other, state in health.items() if group_of(other) == group_of(key)):
+                for flow in list(flows):
+                    flow.abort()
         if health != self.told:
             self.report({"health": health})
             self.told = health
@@ -80,7 +87,8 @@ class Balancers:
         """Where a node of this zone may send a connection."""
         arn = b["listeners"][port]["targets"]
         group = self.world["targets"].get(arn) or {"targets": []}
-        good = [t for t in group["targets"] if (checked := self.targets.get(f"{arn} {t['id']} {t['port']}")) and checked.state is HEALTHY]
+        checked = {key_of(arn, t): t for t in group["targets"]}
+        good = [t for key, t in checked.items() if key in self.targets and self.targets[key].state is HEALTHY]
         cross = b["cross"] if group.get("cross") is None else group["cross"]
         return [t for t in good if cross or t["zone"] == zone]
 
@@ -94,21 +102,35 @@ class Balancers:
     async def forward(self, node: str, port: str, reader, writer):
         b = next((b for b in self.world["balancers"].values() if node in b["nodes"]), None)
         candidates = self.healthy(b, port, b["nodes"][node]) if b and port in b["listeners"] else []
-        turn = next(self.turns)
-        for target in candidates[turn % len(candidates) :] + candidates[: turn % len(candidates)] if candidates else []:
-            try:
-                connection = await asyncio.wait_for(connected_from(self.names.place(node), (target["address"], target["port"])), PATIENCE)
-            except (OSError, TimeoutError):
-                continue
-            there_reader, there_writer = await asyncio.open_connection(sock=connection)
-            try:
-                await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
-            finally:
-                there_writer.close()
-                writer.close()
+        if not candidates:
+            # Nobody is there: refused, as far as an accepted connection can be.
+            writer.transport.abort()
             return
-        # Nobody is there: refused, as far as an accepted connection can be.
-        writer.transport.abort()
+        target = candidates[next(self.turns) % len(candidates)]
+        try:
+            connection = await asyncio.wait_for(connected_from(self.names.place(node), (target["address"], target["port"])), PATIENCE)
+        except (OSError, TimeoutError):
+            # A connection has one target. Who is sent to one that is dead, and not yet known to be, is not sent to another.
+            writer.transport.abort()
+            return
+        there_reader, there_writer = await asyncio.open_connection(sock=connection)
+        flows = self.flows.setdefault(key_of(b["listeners"][port]["targets"], target), set())
+        ends = {writer.transport, there_writer.transport}
+        flows |= ends
+        try:
+            await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+        finally:
+            flows -= ends
+            there_writer.close()
+            writer.close()
+
+
+def key_of(group: str, target: dict) -> str:
+    return f"{group} {target['id']} {target['port']}"
+
+
+def group_of(key: str) -> str:
+    return key.split(" ", 1)[0]
 
 
 def listen(address: str, port: int) -> socket.socket:
