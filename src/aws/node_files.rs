@@ -1,4 +1,4 @@
-//! What minions start from, as it stands in the cluster's bucket. Pure: the same cluster gives the same bytes.
+//! What minions start from, and the bundle's files for masters, as they stand in the cluster's bucket. Pure: the same cluster gives the same bytes.
 //!
 //! ```text
 //! node/node.sh          the script that makes a machine a minion, and keeps it one
@@ -64,13 +64,15 @@ pub struct Content {
     pub files: Vec<u8>,
     /// The bundle's files that a minion needs, those needed first in front.
     pub bundle: Vec<BundleFile>,
+    /// Those that only a master needs. The manifest, which is for minions, does not name them.
+    pub masters: Vec<BundleFile>,
     /// The list of the images that users loaded, as it is in the bucket; empty if there is none.
     pub images: String,
 }
 
 /// The object that a file of the bundle is in.
 pub fn object(file: &BundleFile) -> String {
-    format!("bundle/{}.gz", file.sha256)
+    pack::key(&file.sha256)
 }
 
 impl Content {
@@ -85,7 +87,13 @@ impl Content {
         let images = Images::of(bundle)?;
         let kind = Kind { cluster, topology, role: Role::Minion, images: &images, in_cloud: true, backups: &Place::Directory };
         let files = files(&kind, credentials)?;
-        Ok(Content { script: script(bundle)?, files, bundle: needed(bundle), images: String::new() })
+        let masters = bundle.files.iter().filter(|file| file.role == bundle::Role::Master).cloned().collect();
+        Ok(Content { script: script(bundle)?, files, bundle: needed(bundle), masters, images: String::new() })
+    }
+
+    /// All files of the bundle, in the order in which they are needed: no minion can join before a master is there.
+    pub fn of_the_bundle(&self) -> impl Iterator<Item = &BundleFile> {
+        self.masters.iter().chain(&self.bundle)
     }
 
     /// The manifest.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::bundle::pack;
 use crate::error::{Error, Result};
 
 /// Where the list is.
@@ -26,7 +27,7 @@ impl Loaded {
 
 /// The object that an archive is in, compressed.
 pub fn object(sha256: &str) -> String {
-    format!("bundle/{sha256}.gz")
+    pack::key(sha256)
 }
 
 /// The list of a text: the archive's sum, its object, and the images' names, for each archive a line.

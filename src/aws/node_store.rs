@@ -1,4 +1,4 @@
-//! Brings what minions start from into the cluster's bucket: what is there already is left alone, and what counts is written last.
+//! Brings what machines start from into the cluster's bucket: what is there already is left alone, and what counts is written last.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -70,7 +70,7 @@ pub async fn look(aws: &Aws, mut content: Content) -> Result<Due> {
     let stale =
         |name: &str| !node.contains(name) || !wanted.lines().any(|l| l.ends_with(&format!("  {name}")) && said.contains(l));
     Ok(Due {
-        bundle: content.bundle.iter().filter(|file| !bundle.contains(&object(file))).cloned().collect(),
+        bundle: content.of_the_bundle().filter(|file| !bundle.contains(&object(file))).cloned().collect(),
         node: [SCRIPT, FILES].into_iter().filter(|name| stale(name)).collect(),
         manifest: manifest.as_ref() != Some(&wanted),
         first: manifest.is_none(),

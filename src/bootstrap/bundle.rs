@@ -17,9 +17,13 @@ pub(super) const STEP: Step = Step {
 async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
     match host.machine.bundle {
         BundleAccess::Mounted => Ok("mounted".into()),
-        BundleAccess::Sent => {
-            let ssh = host.ssh()?;
-            match transfer::send(ssh, &context.bundle, host.machine.role, span).await {
+        access => {
+            let (ssh, role) = (host.ssh()?, host.machine.role);
+            let outcome = match &context.source {
+                Some(source) if access == BundleAccess::Fetched => transfer::fetch(ssh, &context.bundle, role, source, span).await,
+                _ => transfer::send(ssh, &context.bundle, role, span).await,
+            };
+            match outcome {
                 Ok(word) => Ok(word),
                 Err(e) => Err(diagnose::of_command(e, ssh).await),
             }

@@ -17,6 +17,7 @@ use crate::machine::facts::Facts;
 use crate::machine::files::Images;
 use crate::machine::ssh::{LoginKey, Ssh};
 use crate::machine::topology::{self, Topology};
+use crate::machine::transfer::Source;
 use crate::machine::{Machine, Role};
 use crate::pki::{Pki, layout};
 use crate::report::Report;
@@ -39,6 +40,8 @@ pub struct Context {
     pub minions: Option<Arc<dyn Minions>>,
     /// How long to wait for any one thing, if the user said so.
     pub patience: Option<Duration>,
+    /// Where machines that fetch the bundle get it from, if somebody puts it there.
+    pub source: Option<Source>,
     /// Where masters keep the snapshots that they take of etcd.
     pub backups: Place,
     /// Where one goes that is taken before a change; none is taken without.
@@ -105,6 +108,7 @@ impl Context {
             report,
             minions: None,
             patience: None,
+            source: None,
             backups: Place::default(),
             before_change: None,
             restoring: false,

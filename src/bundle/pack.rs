@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::report::event::Unit as Count;
 use crate::report::{Report, Span};
 
-use super::manifest::{File, Role};
+use super::manifest::{File, Manifest, Role};
 use super::{Bundle, image, verify};
 
 /// The list of checksums in the archive: `sha256sum -c SHA256SUMS` in the directory it was unpacked in.
@@ -35,6 +35,18 @@ pub struct Pack {
 /// The permission bits that a file of the bundle has on a machine.
 pub fn mode(file: &File) -> u32 {
     if file.path.starts_with("images/") { 0o644 } else { 0o755 }
+}
+
+/// The object of a cluster's bucket that a file is in, compressed. `sha256` is that of the file itself.
+pub fn key(sha256: &str) -> String {
+    format!("bundle/{sha256}.gz")
+}
+
+/// The files of a bundle that have one of these roles, and the text of their [`SUMS`].
+pub fn sums<'a>(bundle: &'a Manifest, roles: &[Role]) -> (Vec<&'a File>, String) {
+    let files: Vec<&File> = bundle.files.iter().filter(|f| roles.contains(&f.role)).collect();
+    let sums = files.iter().map(|f| format!("{}  {}\n", f.sha256, f.path)).collect();
+    (files, sums)
 }
 
 /// One file of a verified bundle, compressed by gzip. Kept for the next time; blocks.
@@ -93,8 +105,7 @@ fn packs(bundle: &Bundle) -> Result<PathBuf> {
 
 /// Packs the files of a verified bundle that have one of these roles. Uses all cores; blocks.
 pub fn pack(bundle: &Bundle, roles: &[Role], report: &Report) -> Result<Pack> {
-    let files: Vec<&File> = bundle.manifest.files.iter().filter(|f| roles.contains(&f.role)).collect();
-    let sums: String = files.iter().map(|f| format!("{}  {}\n", f.sha256, f.path)).collect();
+    let (files, sums) = sums(&bundle.manifest, roles);
     let dir = packs(bundle)?;
     fs::create_dir_all(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     // The gzip bytes follow from the checksums and modes: same list, same pack.

@@ -104,6 +104,8 @@ pub enum BundleAccess {
     Mounted,
     /// It is sent over SSH to [`BUNDLE_DIR`].
     Sent,
+    /// The machine gets it from the cluster's bucket.
+    Fetched,
 }
 
 /// Where a machine finds the bundle: `bin/`, `cni/` and `images/` stand below it.

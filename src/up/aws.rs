@@ -27,6 +27,7 @@ use crate::kubeconfig;
 use crate::machine::Machine;
 use crate::machine::files::{self, Credentials, Images};
 use crate::machine::topology::{Peer, Topology};
+use crate::machine::transfer::Source;
 use crate::provider::aws::arrivals::Arrivals;
 use crate::provider::aws::minions::OfGroups;
 use crate::provider::aws::secrets::Secrets;
@@ -200,7 +201,8 @@ impl Up {
         Bundle::ensure(&self.cluster.kubernetes.version, arch, self.mirror.clone(), report).await
     }
 
-    /// Brings what minions start from into the bucket, as soon as the masters' addresses are known.
+    /// Brings what machines start from into the bucket, as soon as the masters' addresses are known: the bundle for all of them, and for
+    /// minions also all else.
     async fn publish(
         &self,
         provider: &AwsProvider,
@@ -226,7 +228,7 @@ impl Up {
         if due.is_empty() {
             return Ok(());
         }
-        let span = report.step("what minions start from");
+        let span = report.step("what machines start from");
         let written = if locked {
             due.write(&provider.aws, bundle, &span).await
         } else {
@@ -271,7 +273,9 @@ impl Up {
         context.patience = self.patience;
         context.minions = Some(Arc::new(OfGroups(provider.aws.clone())));
         context.restoring = self.restoring;
-        context.backups = backups(&provider.aws);
+        let source = source(&provider.aws);
+        context.backups = backups(source.clone());
+        context.source = Some(source);
         context.before_change = Some(BeforeChange::new(AnyStore::Bucket(Bucket::of(provider.aws.clone()))));
         bootstrap::run(&context, steps, machines).await?;
         if self.steps().0 {
@@ -335,13 +339,18 @@ impl Up {
     }
 }
 
-/// Where masters keep etcd's snapshots.
-fn backups(aws: &Aws) -> Place {
-    Place::Bucket {
+/// Where masters get the bundle from.
+fn source(aws: &Aws) -> Source {
+    Source {
         url: bucket_url(&aws.bucket(), &aws.region, aws.s3_endpoint.as_deref()),
         region: aws.region.clone(),
         account: aws.identity.account.clone(),
     }
+}
+
+/// Where masters keep etcd's snapshots: in the same bucket.
+fn backups(Source { url, region, account }: Source) -> Place {
+    Place::Bucket { url, region, account }
 }
 
 /// The command that removes a cluster.

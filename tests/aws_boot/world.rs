@@ -42,7 +42,7 @@ impl World {
         let router = Router::new()
             .route("/latest/api/token", put(token))
             .route("/latest/meta-data/iam/security-credentials/", get(role))
-            .route("/latest/meta-data/iam/security-credentials/kup-minion", get(credentials))
+            .route("/latest/meta-data/iam/security-credentials/kup-node", get(credentials))
             .route("/latest/meta-data/{*key}", get(fact))
             .route("/bucket/{*key}", get(object))
             .with_state(self.clone());
@@ -68,7 +68,7 @@ fn known(headers: &HeaderMap) -> Result<(), StatusCode> {
 
 async fn role(State(world): State<World>, headers: HeaderMap) -> Result<&'static str, StatusCode> {
     known(&headers)?;
-    if spent(&world.without_role) { Ok("kup-minion") } else { Err(StatusCode::NOT_FOUND) }
+    if spent(&world.without_role) { Ok("kup-node") } else { Err(StatusCode::NOT_FOUND) }
 }
 
 async fn credentials(headers: HeaderMap) -> Result<String, StatusCode> {

@@ -143,7 +143,7 @@ pub fn machine(found: &InstanceFound, route: Route, user: &str, facts: &Facts) -
         ssh_port: 22,
         user: user.to_owned(),
         host_key,
-        bundle: BundleAccess::Sent,
+        bundle: BundleAccess::Fetched,
         cloud: Some(InCloud {
             provider_id: provider_id(&found.zone, id),
             resource: found.name().to_owned(),

@@ -130,7 +130,7 @@ fn minion(seen: &Seen, route: Route, user: &str) -> Option<FoundMachine> {
         ssh_port: 22,
         user: user.to_owned(),
         host_key: String::new(),
-        bundle: BundleAccess::Sent,
+        bundle: BundleAccess::Fetched,
         cloud: Some(InCloud {
             provider_id: instance::provider_id(zone, id),
             resource: id.to_owned(),
