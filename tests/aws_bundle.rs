@@ -72,10 +72,7 @@ impl Master {
         // What is a machine's own in the script is that of this test instead.
         let script = replaced(
             &templates::render("node/fetch.sh", values).unwrap(),
-            &[
-                ("imds='http://169.254.169.254'", format!("imds='{address}'")),
-                ("patience=900", format!("patience={patience}")),
-            ],
+            &[("imds='http://169.254.169.254'", format!("imds='{address}'")), ("patience=900", format!("patience={patience}"))],
         );
         let search = format!("{}:{}", self.dir.path().join("bin").display(), std::env::var("PATH").unwrap());
         tokio::process::Command::new("sh")

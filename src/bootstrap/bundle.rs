@@ -20,7 +20,9 @@ async fn run(context: &Context, host: &Host, span: &Span) -> Result<String> {
         access => {
             let (ssh, role) = (host.ssh()?, host.machine.role);
             let outcome = match &context.source {
-                Some(source) if access == BundleAccess::Fetched => transfer::fetch(ssh, &context.bundle, role, source, span).await,
+                Some(source) if access == BundleAccess::Fetched => {
+                    transfer::fetch(ssh, &context.bundle, role, source, span).await
+                }
                 _ => transfer::send(ssh, &context.bundle, role, span).await,
             };
             match outcome {

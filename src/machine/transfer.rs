@@ -8,12 +8,13 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::Role;
 use super::ssh::{Output, Ssh, last_lines};
 use super::{BUNDLE_DIR, KUP_DIR};
-use crate::bundle::{self, Bundle, image, pack};
+use crate::bundle::{self, Bundle, pack};
 use crate::error::{Context, Error, Result};
 use crate::report::Span;
 use crate::report::event::Unit;
@@ -28,7 +29,7 @@ const TRANSFER: Duration = Duration::from_secs(20 * 60);
 const FETCH: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Where the bundle's files are, each as an object of its own ([`pack::key`]), which the machine's role may read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The address below which the bucket's objects are, without a slash at its end.
     pub url: String,
@@ -51,7 +52,7 @@ fn roles(role: Role) -> Vec<bundle::Role> {
 /// Whether a machine has the files of this list of sums, which also lies among them.
 async fn has(ssh: &Ssh, sums: &str) -> Result<bool> {
     let there = ssh.exec(&format!("sha256sum < {BUNDLE_DIR}/{}", pack::SUMS), "", Duration::from_secs(10)).await?;
-    Ok(there.text().split_whitespace().next() == Some(&image::sha256(sums.as_bytes())))
+    Ok(there.text().split_whitespace().next() == Some(hex::encode(Sha256::digest(sums)).as_str()))
 }
 
 /// Makes the machine have this bundle at [`BUNDLE_DIR`], out of the cluster's bucket: checked, whole, and put there by one rename. Waits
@@ -68,7 +69,7 @@ pub async fn fetch(ssh: &Ssh, bundle: &Bundle, role: Role, from: &Source, span: 
         format!("{}  {}  {:04o} {}\n", file.sha256, pack::key(&file.sha256), pack::mode(file), file.path)
     };
     let list: String = files.iter().map(line).collect();
-    let values = minijinja::context! { dir => KUP_DIR, bundle => BUNDLE_DIR, ..minijinja::Value::from_serialize(from) };
+    let values = json!({ "dir": KUP_DIR, "bundle": BUNDLE_DIR, "url": from.url, "region": from.region, "account": from.account });
     span.waiting("the machine to get it from the bucket");
     let output = ssh.exec(&templates::render("node/fetch.sh", values)?, list, FETCH).await;
     let name = &ssh.machine().name;

@@ -95,16 +95,24 @@ impl Writers<'_> {
         eventually("both writers to go on", async || {
             let (inside, outside) = (self.inside().await?, self.outside());
             let on = |all: &Acknowledged| all.last().is_some_and(|(_, at)| *at > after);
-            Ok(if on(&inside) && on(&outside) { Ok((longest(&inside, then), longest(&outside, then))) } else { Err(String::new()) })
+            Ok(if on(&inside) && on(&outside) {
+                Ok((longest(&inside, then), longest(&outside, then)))
+            } else {
+                Err(String::new())
+            })
         })
         .await
     }
 
     /// All that was acknowledged is there. Gives how much that is.
     pub async fn none_is_lost(&self) -> Check<usize> {
-        let told: Vec<String> = self.inside().await?.into_iter().chain(self.outside()).map(|(name, _)| name).collect();
-        let there: BTreeSet<String> =
-            self.api.list(&format!("/api/v1/namespaces/{NAMESPACE}/configmaps")).await?.iter().map(name).collect();
+        // A connection to a master that is gone may be what is asked by first.
+        let (told, there) = eventually("what was written to be read", async || {
+            let told: Vec<String> = self.inside().await?.into_iter().chain(self.outside()).map(|(name, _)| name).collect();
+            let there = self.api.list(&format!("/api/v1/namespaces/{NAMESPACE}/configmaps")).await?;
+            Ok(Ok((told, there.iter().map(name).collect::<BTreeSet<String>>())))
+        })
+        .await?;
         let lost: Vec<&String> = told.iter().filter(|name| !there.contains(*name)).collect();
         ensure!(lost.is_empty(), "of {} acknowledged writes, {} are lost: {lost:?}", told.len(), lost.len());
         Ok(told.len())
