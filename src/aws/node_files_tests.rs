@@ -100,6 +100,22 @@ fn golden_bucket_of_a_small_cluster() {
 }
 
 #[test]
+fn masters_find_all_of_theirs_in_the_bucket_and_first_of_all() {
+    let content = content(1);
+    let order: Vec<&str> = content.of_the_bundle().map(|file| file.name.as_str()).collect();
+    assert_eq!(order[..2], ["kube-apiserver", "containerd"], "no minion joins before a master is there: {order:?}");
+    let wanted: Vec<_> = bundle::pack::sums(&bundle(), &[bundle::Role::Master, bundle::Role::Both, bundle::Role::Image])
+        .0
+        .iter()
+        .map(|file| file.name.clone())
+        .collect();
+    let missing: Vec<_> = wanted.iter().filter(|name| !order.contains(&name.as_str())).collect();
+    assert!(missing.is_empty() && wanted.len() == order.len(), "{missing:?} of {wanted:?} are not brought: {order:?}");
+    let apiserver = content.masters[0].sha256.as_str();
+    assert!(!content.manifest().contains(apiserver), "minions are told of what they do not need");
+}
+
+#[test]
 fn a_minion_is_told_one_secret_and_only_root_reads_it() {
     let content = content(3);
     let holding: Vec<(String, u32)> = unpacked(&content.files)
