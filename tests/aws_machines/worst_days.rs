@@ -37,10 +37,9 @@ struct Days<'a> {
     spared: String,
 }
 
-/// A machine that has a Node: its instance, its name within the cluster, and its zone.
+/// A machine: its instance, by which its Node is called and its member of etcd, and its zone.
 struct Standing {
     id: String,
-    name: String,
     zone: String,
 }
 
@@ -79,7 +78,7 @@ impl Days<'_> {
         .await
     }
 
-    /// The name of the master whose etcd leads.
+    /// The master whose etcd leads.
     async fn leader(&self) -> Check<String> {
         eventually("etcd to have a leader", async || {
             let leader = text(&self.status().await?["etcd"]["leader"]);
@@ -90,20 +89,10 @@ impl Days<'_> {
 
     async fn standing(&self, role: &str) -> Check<Vec<Standing>> {
         let of = |instance: &aws_sdk_ec2::types::Instance| {
-            let tag = instance.tags().iter().find(|tag| tag.key() == Some("kup.dev/name"));
-            Some(Standing {
-                id: instance.instance_id()?.to_owned(),
-                name: tag.and_then(|tag| tag.value()).unwrap_or_default().to_owned(),
-                zone: instance.placement()?.availability_zone()?.to_owned(),
-            })
+            let zone = instance.placement()?.availability_zone()?.to_owned();
+            Some(Standing { id: instance.instance_id()?.to_owned(), zone })
         };
         Ok(self.world.instances(role).await?.iter().filter_map(of).collect())
-    }
-
-    /// The master of this name, as `kup status` or AWS has it.
-    async fn master(&self, name: &str) -> Check<Standing> {
-        let found = self.standing("master").await?.into_iter().find(|master| name.ends_with(&master.name));
-        found.ok_or_else(|| format!("no master is called {name}").into())
     }
 
     /// Stops an instance, waits until it is, and starts it.
@@ -153,9 +142,9 @@ pub async fn are_outlived(world: &World) -> Check {
     let days = Days { world, writers: Writers::start(world, &api, &spared).await?, spared };
 
     let leader = days.leader().await?;
-    days.day("the_leader_of_etcd_stopped_and_started", async || days.off_and_on(&days.master(&leader).await?.id).await).await?;
+    days.day("the_leader_of_etcd_stopped_and_started", async || days.off_and_on(&leader).await).await?;
     let masters = days.standing("master").await?;
-    for (n, master) in masters.iter().filter(|master| !leader.ends_with(&master.name)).enumerate() {
+    for (n, master) in masters.iter().filter(|master| master.id != leader).enumerate() {
         days.day(&format!("another_master_stopped_and_started_{}", n + 1), async || days.off_and_on(&master.id).await).await?;
     }
     days.day("a_minion_ended", async || {
@@ -167,7 +156,7 @@ pub async fn are_outlived(world: &World) -> Check {
 
     let leader = days.leader().await?;
     days.day("the_leader_ended_for_good_and_a_minion_while_up_runs", async || {
-        days.world.terminate(&days.master(&leader).await?.id).await?;
+        days.world.terminate(&leader).await?;
         let minion = days.minion().await?;
         let two = ids(&days.world.instances("master").await?);
         let (done, ended) = tokio::join!(days.up(), async {
