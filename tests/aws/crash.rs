@@ -14,7 +14,7 @@ use super::story::{UP, difference, down, flatten, up};
 use super::user::Account;
 use super::wire::{Call, Verdict};
 use crate::ensure;
-use crate::support::{Check, eventually};
+use crate::support::Check;
 
 /// Each point has a cluster of its own name: moto remembers the tags of a bucket that is gone, and gives them to the next one of its name.
 const NAME: &str = "killed";
@@ -127,17 +127,16 @@ fn differ(one: &BTreeMap<String, usize>, other: &BTreeMap<String, usize>) -> Str
 
 /// What is there once everything that was asked for runs: the world twice the same, with all machines in it.
 async fn settled(account: &Account) -> Check<BTreeMap<String, usize>> {
-    eventually("all machines to run", async || {
-        let dump = account.dump().await?;
+    let runs = |dump: Value| -> Check<Result<_, String>> {
         let there = dump.to_string();
         let still =
-            ["\"pending\"", "\"Pending\"", "\"creating\"", "\"provisioning\""].into_iter().find(|word| there.contains(word));
+            ["pending", "Pending", "creating", "provisioning"].into_iter().find(|word| there.contains(&format!("\"{word}\"")));
         Ok(match still {
             Some(word) => Err(format!("something is {word}")),
             None => Ok(shape(&dump)?),
         })
-    })
-    .await
+    };
+    account.dump_until("all machines to run", runs).await
 }
 
 pub async fn killed_at_some_calls_it_goes_on(account: Account) -> Check {
@@ -200,11 +199,12 @@ async fn at(account: &Account, name: &str, point: Point, whole: &BTreeMap<String
     );
     if point.command == Command::Up {
         up(account, name, &[]).await?.ok(&format!("kup up after {point:?} at {call:?}"))?;
-        eventually(&format!("after {point:?} at {call:?}, what there is undisturbed"), async || {
-            let now = shape(&account.dump().await?)?;
+        let what = format!("after {point:?} at {call:?}, what there is undisturbed");
+        let same = |dump: Value| -> Check<Result<(), String>> {
+            let now = shape(&dump)?;
             Ok(if now == *whole { Ok(()) } else { Err(differ(whole, &now)) })
-        })
-        .await?;
+        };
+        account.dump_until(&what, same).await?;
     }
     down(account, name).await?.ok(&format!("kup down after {point:?} at {call:?}")).map(drop)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -203,6 +204,25 @@ impl Account {
     pub async fn dump(&self) -> Check<Value> {
         let text = run(Command::new(script()).args(["dump", "--port", &self.port.to_string()]), None).await?;
         Ok(serde_json::from_str(&text.ok("scripts/aws-emulator dump")?)?)
+    }
+
+    /// Looks at all that is in the account until `look` gives a value; it says what is still missing otherwise. Listing it all takes its
+    /// time on a busy machine, so one look has no limit of its own.
+    pub async fn dump_until<T>(&self, what: &str, mut look: impl FnMut(Value) -> Check<Result<T, String>>) -> Check<T> {
+        let until = Instant::now() + LONG;
+        loop {
+            let seen = match self.dump().await {
+                Ok(dump) => match look(dump)? {
+                    Ok(value) => return Ok(value),
+                    Err(seen) => seen,
+                },
+                Err(e) => e.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(format!("{what}: not within {} s; last seen: {seen}", LONG.as_secs()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
     }
 
     /// The SDK's own configuration for this account, past the line.

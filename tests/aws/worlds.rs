@@ -130,11 +130,10 @@ async fn live(account: &Account, name: &str, world: &World) -> Check {
     }
     untouched(account, &before, &there, "a change").await?;
     down(account, name).await?.ok("kup down")?;
-    eventually("the account to be as before", async || {
-        let after = account.dump().await?;
+    let same = |after: Value| -> Check<Result<(), String>> {
         Ok(if after == before { Ok(()) } else { Err(difference(&before, &after)) })
-    })
-    .await
+    };
+    account.dump_until("the account to be as before", same).await
 }
 
 /// `kup up` with this config.
@@ -171,11 +170,10 @@ async fn stands(account: &Account, name: &str, config: &Config) -> Check {
 /// What there is, once nothing moves by itself any more.
 async fn quiet(account: &Account) -> Check<Value> {
     let mut last = Value::Null;
-    eventually("the account to be quiet", async || {
-        let now = account.dump().await?;
-        let text = now.to_string();
+    let still = |now: Value| -> Check<Result<Value, String>> {
+        let text = now.to_string().to_lowercase();
         let moving = ["pending", "shutting-down", "stopping", "creating", "provisioning"];
-        let moving = moving.into_iter().find(|word| text.to_lowercase().contains(&format!("\"{word}\"")));
+        let moving = moving.into_iter().find(|word| text.contains(&format!("\"{word}\"")));
         let same = now == last;
         last = now.clone();
         Ok(match moving {
@@ -183,8 +181,8 @@ async fn quiet(account: &Account) -> Check<Value> {
             None if same => Ok(now),
             None => Err("it has just changed".to_owned()),
         })
-    })
-    .await
+    };
+    account.dump_until("the account to be quiet", still).await
 }
 
 /// Everything of others is as it was, but for the tags of what is given.
