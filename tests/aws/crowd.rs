@@ -28,9 +28,12 @@ pub async fn ten_clusters_under_the_token_buckets() -> Check {
     let account = Account::strict(0.05).await?;
     // One VPC is the account's own.
     account.raise(&[(VPCS, 11), (ADDRESSES, 10)]).await?;
+    // Somebody else has just launched as many as one may: how busy this machine is decides how many of the ten meet at the bucket.
+    let order = serde_json::json!({ "service": "ec2", "action": "RunInstances", "what": "throttle", "times": TAKEN });
+    account.order(&order).await?;
     let said = ten(&account).await?;
     let mut throttled: BTreeMap<String, usize> = BTreeMap::new();
-    for call in account.journal().await?.iter().filter(|call| call["fault"] == "throttled") {
+    for call in account.journal().await?.iter().filter(|call| !call["fault"].is_null()) {
         let word = |key: &str| call[key].as_str().unwrap_or_default().to_owned();
         ensure!(["RequestLimitExceeded", "Throttling"].contains(&word("code").as_str()), "throttled with another code: {call:#}");
         *throttled.entry(format!("{}:{}", word("service"), word("action"))).or_default() += 1;
