@@ -31,6 +31,8 @@ mod story;
 mod user;
 #[path = "aws/wire.rs"]
 mod wire;
+#[path = "aws/worlds.rs"]
+mod worlds;
 
 use support::Check;
 use user::{Account, Backend};
@@ -116,4 +118,31 @@ async fn one_bad_day_ends_well() -> Check {
 #[ignore = "long: a new account for each of fifty seeds"]
 async fn fifty_bad_days_end_well() -> Check {
     hostile::fifty_bad_days_end_well().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_clusters_under_the_token_buckets() -> Check {
+    crowd::ten_clusters_under_the_token_buckets().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_where_aws_takes_its_time() -> Check {
+    crash::killed_where_aws_takes_its_time().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: minutes of calls to an emulator"]
+async fn killed_anywhere_where_aws_takes_its_time() -> Check {
+    crash::killed_anywhere_where_aws_takes_its_time().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn some_worlds() -> Check {
+    worlds::some_worlds().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: a hundred worlds, half a minute each"]
+async fn many_worlds() -> Check {
+    worlds::many_worlds().await
 }

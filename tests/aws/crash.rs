@@ -20,6 +20,8 @@ use crate::support::Check;
 const NAME: &str = "killed";
 /// How many points a run tries that does not try all.
 const SOME: usize = 14;
+/// The same where AWS takes its time, keeps its rules and takes so many calls: there each takes longer.
+const SOME_STRICT: usize = 4;
 /// One of so many calls that only look is a point too.
 const LOOKS: usize = 9;
 
@@ -123,6 +125,20 @@ fn differ(one: &BTreeMap<String, usize>, other: &BTreeMap<String, usize>) -> Str
     [lines(one, other, "-"), lines(other, one, "+")].concat().into_iter().take(40).collect::<Vec<_>>().join("\n")
 }
 
+/// What is there once everything that was asked for runs: the world twice the same, with all machines in it.
+async fn settled(account: &Account) -> Check<BTreeMap<String, usize>> {
+    let runs = |dump: Value| -> Check<Result<_, String>> {
+        let there = dump.to_string();
+        let still =
+            ["pending", "Pending", "creating", "provisioning"].into_iter().find(|word| there.contains(&format!("\"{word}\"")));
+        Ok(match still {
+            Some(word) => Err(format!("something is {word}")),
+            None => Ok(shape(&dump)?),
+        })
+    };
+    account.dump_until("all machines to run", runs).await
+}
+
 pub async fn killed_at_some_calls_it_goes_on(account: Account) -> Check {
     at_points(account, Some(SOME)).await
 }
@@ -131,13 +147,22 @@ pub async fn killed_at_every_call_it_goes_on(account: Account) -> Check {
     at_points(account, None).await
 }
 
+/// At some, on an account with AWS's own rules, waiting times and token buckets.
+pub async fn killed_where_aws_takes_its_time() -> Check {
+    at_points(Account::strict(0.05).await?, Some(SOME_STRICT)).await
+}
+
+pub async fn killed_anywhere_where_aws_takes_its_time() -> Check {
+    at_points(Account::strict(0.05).await?, None).await
+}
+
 async fn at_points(account: Account, some: Option<usize>) -> Check {
     let before = account.dump().await?;
     let first = format!("{NAME}-0");
     account.wire.clear();
     up(&account, &first, &[]).await?.ok("kup up")?;
     let ups = points(Command::Up, &account.wire.calls());
-    let whole = shape(&account.dump().await?)?;
+    let whole = settled(&account).await?;
     account.wire.clear();
     down(&account, &first).await?.ok("kup down")?;
     let downs = points(Command::Down, &account.wire.calls());
@@ -174,8 +199,12 @@ async fn at(account: &Account, name: &str, point: Point, whole: &BTreeMap<String
     );
     if point.command == Command::Up {
         up(account, name, &[]).await?.ok(&format!("kup up after {point:?} at {call:?}"))?;
-        let now = shape(&account.dump().await?)?;
-        ensure!(now == *whole, "after {point:?} at {call:?}, this is other than undisturbed:\n{}", differ(whole, &now));
+        let what = format!("after {point:?} at {call:?}, what there is undisturbed");
+        let same = |dump: Value| -> Check<Result<(), String>> {
+            let now = shape(&dump)?;
+            Ok(if now == *whole { Ok(()) } else { Err(differ(whole, &now)) })
+        };
+        account.dump_until(&what, same).await?;
     }
     down(account, name).await?.ok(&format!("kup down after {point:?} at {call:?}")).map(drop)
 }

@@ -1,34 +1,95 @@
 //! Many at once: clusters beside each other in one account, and one cluster that everybody wants to make.
 
+use std::collections::BTreeMap;
+
 use futures::future::{join_all, try_join_all};
+use serde_json::Value;
 
 use super::story::{census, difference, down, up};
-use super::user::Account;
+use super::user::{ADDRESSES, Account, VPCS};
 use crate::ensure;
-use crate::support::Check;
+use crate::support::cluster::Output;
+use crate::support::{Check, eventually};
 
 /// Clusters that are made at the same time.
 const CLUSTERS: usize = 10;
+/// Launches that are too many at once.
+const TAKEN: usize = 5;
 /// Users who make the same one.
 const USERS: usize = 50;
 
 pub async fn ten_clusters_are_made_at_once(account: Account) -> Check {
-    let account = &account;
+    ten(&account).await.map(drop)
+}
+
+/// The same where AWS gives each of them a part of what calls it takes: all go through, and whoever has to wait for a call is not told that
+/// AWS has no machines.
+pub async fn ten_clusters_under_the_token_buckets() -> Check {
+    let account = Account::strict(0.05).await?;
+    // One VPC is the account's own.
+    account.raise(&[(VPCS, 11), (ADDRESSES, 10)]).await?;
+    // Somebody else has just launched as many as one may: how busy this machine is decides how many of the ten meet at the bucket.
+    let order = serde_json::json!({ "service": "ec2", "action": "RunInstances", "what": "throttle", "times": TAKEN });
+    account.order(&order).await?;
+    let said = ten(&account).await?;
+    let mut throttled: BTreeMap<String, usize> = BTreeMap::new();
+    for call in account.journal().await?.iter().filter(|call| !call["fault"].is_null()) {
+        let word = |key: &str| call[key].as_str().unwrap_or_default().to_owned();
+        ensure!(["RequestLimitExceeded", "Throttling"].contains(&word("code").as_str()), "throttled with another code: {call:#}");
+        *throttled.entry(format!("{}:{}", word("service"), word("action"))).or_default() += 1;
+    }
+    eprintln!("throttled: {throttled:?}");
+    ensure!(
+        throttled.get("ec2:RunInstances").is_some_and(|n| *n >= TAKEN),
+        "ten launches at once were not too many: {throttled:?}"
+    );
+    for output in said {
+        let said = format!("{}{}", output.stdout, output.stderr);
+        let word =
+            ["InsufficientInstanceCapacity", "otherTypes", "AWS had no", "Capacity"].into_iter().find(|word| said.contains(word));
+        ensure!(word.is_none(), "it speaks of {word:?} where there was enough of everything:\n{said}");
+    }
+    Ok(())
+}
+
+/// Makes them at once and removes them, and looks whether any has to do with another: they share the login key, which goes with the last.
+/// Gives what the makers said.
+async fn ten(account: &Account) -> Check<Vec<Output>> {
     let before = account.dump().await?;
     let names: Vec<String> = (1..=CLUSTERS).map(|n| format!("crowd-{n}")).collect();
-    let made =
-        names.iter().map(|name| async move { up(account, name, &["--minions", "1"]).await?.ok(&format!("kup up of {name}")) });
-    try_join_all(made).await?;
-    let one = census(account, &names[0]).await?;
-    ensure!(one["masters"] == 1 && one["minions"] == 1 && one["vpcs"] == 1, "{one:#}");
+    let made = names.iter().map(|name| up(account, name, &["--minions", "1"]));
+    let said: Vec<Output> = try_join_all(made).await?;
+    for (name, output) in names.iter().zip(&said) {
+        ensure!(output.code == Some(0), "kup up of {name}: {:?}\n{}{}", output.code, output.stdout, output.stderr);
+    }
+    let one = stands(account, &names[0]).await?;
+    ensure!(one["masters"] == 1 && one["vpcs"] == 1, "{one:#}");
     for name in &names {
-        let other = census(account, name).await?;
+        let other = stands(account, name).await?;
         ensure!(other == one, "{name} has {other:#}\nwhere {} has {one:#}", names[0]);
     }
-    try_join_all(names.iter().map(|name| async move { down(account, name).await?.ok(&format!("kup down of {name}")) })).await?;
+    let key = account.path(".ssh/kube_aws_rsa");
+    let (first, rest) = names.split_first().ok_or("no clusters")?;
+    down(account, first).await?.ok(&format!("kup down of {first}"))?;
+    ensure!(key.exists(), "the login key went with the first of {CLUSTERS} clusters");
+    for name in rest {
+        let other = stands(account, name).await?;
+        ensure!(other == one, "without {first}, {name} has {other:#}\nwhere it had {one:#}");
+    }
+    try_join_all(rest.iter().map(|name| async move { down(account, name).await?.ok(&format!("kup down of {name}")) })).await?;
+    ensure!(!key.exists(), "the login key stays when all clusters are gone");
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
-    Ok(())
+    Ok(said)
+}
+
+/// What a cluster has, once its group has launched what it is to.
+async fn stands(account: &Account, name: &str) -> Check<Value> {
+    eventually(&format!("the minion of {name}"), async || {
+        let census = census(account, name).await?;
+        Ok(if census["minions"] == 1 { Ok(census) } else { Err(format!("{census:#}")) })
+    })
+    .await
 }
 
 pub async fn of_fifty_who_race_one_makes_the_cluster(account: Account) -> Check {

@@ -51,8 +51,14 @@ pub fn flatten(value: &Value, at: String, into: &mut BTreeSet<String>) {
 pub async fn census(account: &Account, name: &str) -> Check<Value> {
     let (ec2, iam, sdk) = (account.ec2().await, account.iam().await, account.sdk().await);
     let ours = || Filter::builder().name("tag:kup.dev/cluster").values(name).build();
-    let instances = ec2.describe_instances().filters(ours()).send().await?;
-    let running = instances.reservations().iter().flat_map(|r| r.instances()).filter(|i| {
+    // As AWS may, the strict emulator gives each list in pages.
+    macro_rules! count {
+        ($list:ident) => {
+            ec2.$list().filters(ours()).into_paginator().items().send().try_collect().await?.len()
+        };
+    }
+    let instances = ec2.describe_instances().filters(ours()).into_paginator().items().send().try_collect().await?;
+    let running = instances.iter().flat_map(|r| r.instances()).filter(|i| {
         let state = i.state().and_then(|s| s.name()).map(|s| s.as_str().to_owned()).unwrap_or_default();
         state == "running" || state == "pending"
     });
@@ -61,19 +67,22 @@ pub async fn census(account: &Account, name: &str) -> Check<Value> {
     };
     let (masters, minions): (Vec<_>, Vec<_>) = running.partition(|i| role(i, "master"));
     let path = format!("/kup/us-west-2/{name}/");
-    let groups = aws_sdk_autoscaling::Client::new(&sdk).describe_auto_scaling_groups().send().await?;
+    let groups = aws_sdk_autoscaling::Client::new(&sdk).describe_auto_scaling_groups().into_paginator().items();
+    let groups = groups.send().try_collect().await?;
+    let is_ours =
+        |tag: &aws_sdk_autoscaling::types::TagDescription| tag.key() == Some("kup.dev/cluster") && tag.value() == Some(name);
     Ok(serde_json::json!({
-        "vpcs": ec2.describe_vpcs().filters(ours()).send().await?.vpcs().len(),
-        "subnets": ec2.describe_subnets().filters(ours()).send().await?.subnets().len(),
-        "groups": ec2.describe_security_groups().filters(ours()).send().await?.security_groups().len(),
-        "volumes": ec2.describe_volumes().filters(ours()).send().await?.volumes().len(),
-        "interfaces": ec2.describe_network_interfaces().filters(ours()).send().await?.network_interfaces().len(),
+        "vpcs": count!(describe_vpcs),
+        "subnets": count!(describe_subnets),
+        "groups": count!(describe_security_groups),
+        "volumes": count!(describe_volumes),
+        "interfaces": count!(describe_network_interfaces),
         "addresses": ec2.describe_addresses().filters(ours()).send().await?.addresses().len(),
         "masters": masters.len(),
         "minions": minions.len(),
         "roles": iam.list_roles().path_prefix(&path).send().await?.roles().len(),
         "users": iam.list_users().path_prefix(&path).send().await?.users().len(),
-        "scaling groups": groups.auto_scaling_groups().iter().filter(|g| g.tags().iter().any(|t| t.key() == Some("kup.dev/cluster") && t.value() == Some(name))).count(),
+        "scaling groups": groups.iter().filter(|group| group.tags().iter().any(is_ours)).count(),
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
@@ -9,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::wire::Wire;
 use crate::support::cluster::{KUP, Output, run};
-use crate::support::{Check, LONG};
+use crate::support::{Check, LONG, eventually};
 
 /// The region of tests.
 pub const REGION: &str = "us-west-2";
@@ -31,6 +32,12 @@ impl Backend {
         }
     }
 }
+
+/// Quotas by their service and code: VPCs, and with them internet gateways; Elastic IPs; virtual CPUs on demand, and of spot instances.
+pub const VPCS: (&str, &str) = ("vpc", "L-F678F1CE");
+pub const ADDRESSES: (&str, &str) = ("ec2", "L-0263D0A3");
+pub const PROCESSORS: (&str, &str) = ("ec2", "L-1216C47A");
+pub const SPOT_PROCESSORS: (&str, &str) = ("ec2", "L-34B43A08");
 
 /// An emulator of this test's own. Dropping it, also by a panic, stops it.
 pub struct Account {
@@ -58,6 +65,45 @@ impl Account {
     pub async fn hostile(seed: u64) -> Check<Account> {
         let seed = seed.to_string();
         Self::open_as(Backend::LocalStack, &["--profile", "hostile", "--seed", &seed, "--time-scale", "0.05"]).await
+    }
+
+    /// Starts one that keeps AWS's own rules, limits, pages and token buckets; what AWS takes its time for takes this share of it.
+    pub async fn strict(time_scale: f64) -> Check<Account> {
+        Self::open_as(Backend::LocalStack, &["--profile", "strict", "--time-scale", &time_scale.to_string()]).await
+    }
+
+    /// Has quotas of the account raised, as its owner would, and waits until they are.
+    pub async fn raise(&self, quotas: &[((&str, &str), u32)]) -> Check {
+        let client = aws_sdk_servicequotas::Client::new(&self.sdk().await);
+        for ((service, code), wanted) in quotas {
+            let ask = client.request_service_quota_increase().service_code(*service).quota_code(*code);
+            ask.desired_value(f64::from(*wanted)).send().await?;
+        }
+        for ((service, code), wanted) in quotas {
+            eventually("the quota to be raised", async || {
+                let answer = client.get_service_quota().service_code(*service).quota_code(*code).send().await?;
+                let is = answer.quota().and_then(|quota| quota.value()).unwrap_or_default();
+                Ok(if is >= f64::from(*wanted) { Ok(()) } else { Err(format!("{service}/{code} is {is}")) })
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Orders a fault for calls to come, as `tests/cloud/plugin/kup_cloud/control.py` has it.
+    pub async fn order(&self, fault: &Value) -> Check {
+        let url = format!("{}/_kup/faults", self.url);
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let answer = client.post(url).body(fault.to_string()).send().await?;
+        let status = answer.status();
+        if status.is_success() { Ok(()) } else { Err(format!("{status}: {}", answer.text().await?).into()) }
+    }
+
+    /// All calls that LocalStack was asked, in the order in which they ended.
+    pub async fn journal(&self) -> Check<Vec<Value>> {
+        let text = run(Command::new(script()).args(["journal", "--port", &self.port.to_string()]), None).await?;
+        let text = text.ok("scripts/aws-emulator journal")?;
+        Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
     async fn open_as(backend: Backend, more: &[&str]) -> Check<Account> {
@@ -160,6 +206,25 @@ impl Account {
         Ok(serde_json::from_str(&text.ok("scripts/aws-emulator dump")?)?)
     }
 
+    /// Looks at all that is in the account until `look` gives a value; it says what is still missing otherwise. Listing it all takes its
+    /// time on a busy machine, so one look has no limit of its own.
+    pub async fn dump_until<T>(&self, what: &str, mut look: impl FnMut(Value) -> Check<Result<T, String>>) -> Check<T> {
+        let until = Instant::now() + LONG;
+        loop {
+            let seen = match self.dump().await {
+                Ok(dump) => match look(dump)? {
+                    Ok(value) => return Ok(value),
+                    Err(seen) => seen,
+                },
+                Err(e) => e.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(format!("{what}: not within {} s; last seen: {seen}", LONG.as_secs()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
     /// The SDK's own configuration for this account, past the line.
     pub async fn sdk(&self) -> aws_config::SdkConfig {
         let login = aws_sdk_ec2::config::Credentials::new("test", "test", None, None, "test");
@@ -176,7 +241,8 @@ impl Account {
         aws_sdk_ec2::Client::new(&self.sdk().await)
     }
 
-    async fn s3(&self) -> aws_sdk_s3::Client {
+    /// S3, past the line.
+    pub async fn s3(&self) -> aws_sdk_s3::Client {
         aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&self.sdk().await).force_path_style(true).build())
     }
 

@@ -45,6 +45,19 @@ def test_instances_are_spread_over_the_subnets(aws, group, network):
     assert sorted(i["AvailabilityZone"] for i in found["Instances"]) == ["us-west-2a", "us-west-2a", "us-west-2b", "us-west-2b"]
 
 
+# docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-benefits.html: it is rebalanced when a zone is taken from it.
+@pytest.mark.lacks(moto="leaves them where they are")
+def test_instances_leave_a_zone_with_their_group(aws, group, network):
+    scaling, ec2 = aws.client("autoscaling"), aws.client("ec2")
+    before = {i["InstanceId"]: i["SubnetId"] for i in instances(ec2, group)}
+    scaling.update_auto_scaling_group(AutoScalingGroupName=group, VPCZoneIdentifier=network.subnets[0])
+    after = {i["InstanceId"]: i["SubnetId"] for i in instances(ec2, group)}
+    assert sorted(after.values()) == [network.subnets[0]] * 4
+    assert {id for id, subnet in before.items() if subnet == network.subnets[0]} < set(after)
+    (found,) = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group])["AutoScalingGroups"]
+    assert {i["InstanceId"] for i in found["Instances"]} == set(after)
+
+
 def test_a_group_keeps_what_it_was_given(aws, group, network, template):  # noqa: F811
     (found,) = aws.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=[group])["AutoScalingGroups"]
     assert (found["MinSize"], found["MaxSize"], found["DesiredCapacity"]) == (0, 6, 4)

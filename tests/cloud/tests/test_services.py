@@ -4,7 +4,7 @@ import json
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import tagged, tags
+from conftest import eventually, tagged, tags
 
 
 def test_identity(aws):
@@ -95,6 +95,22 @@ def test_quotas_come_in_pages(aws):
     client = aws.client("service-quotas")
     pages = list(client.get_paginator("list_service_quotas").paginate(ServiceCode="ec2", PaginationConfig={"PageSize": 1}))
     assert len(pages) > 1 and all(len(p["Quotas"]) == 1 for p in pages)
+
+
+@pytest.mark.lacks(moto="knows none of EC2's quotas")
+def test_a_quota_is_raised(aws):
+    # A region of its own: what is raised stays so.
+    client, elsewhere = aws.client("service-quotas", "eu-west-1"), aws.client("service-quotas")
+    asked = client.request_service_quota_increase(ServiceCode="vpc", QuotaCode="L-F678F1CE", DesiredValue=12)["RequestedQuota"]
+    assert asked["Status"] == "PENDING" and asked["DesiredValue"] == 12
+    eventually(lambda: client.get_requested_service_quota_change(RequestId=asked["Id"])["RequestedQuota"]["Status"] == "APPROVED")
+    # Gateways are as many as VPCs.
+    for code in ["L-F678F1CE", "L-A4707A72"]:
+        assert client.get_service_quota(ServiceCode="vpc", QuotaCode=code)["Quota"]["Value"] == 12
+        assert client.get_aws_default_service_quota(ServiceCode="vpc", QuotaCode=code)["Quota"]["Value"] == 5
+        assert elsewhere.get_service_quota(ServiceCode="vpc", QuotaCode=code)["Quota"]["Value"] == 5
+    with pytest.raises(client.exceptions.IllegalArgumentException):
+        client.request_service_quota_increase(ServiceCode="vpc", QuotaCode="L-F678F1CE", DesiredValue=12)
 
 
 # --- IAM ------------------------------------------------------------------------------------------------------------------------

@@ -263,3 +263,30 @@ def test_the_same_balancer_twice(both, own):
         elb.create_load_balancer(**same | {"Subnets": own.subnets[:1]})
     for made in elb.describe_load_balancers()["LoadBalancers"]:
         elb.delete_load_balancer(LoadBalancerArn=made["LoadBalancerArn"])
+
+
+# docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_RequestServiceQuotaIncrease.html; there may be as many gateways as VPCs, by
+# general/latest/gr/vpc-service.html.
+def test_a_raised_quota_is_what_there_may_be(both):
+    region = "eu-central-1"
+    ec2, quotas = both.client("ec2", region), both.client("service-quotas", region)
+    before = len(ec2.describe_vpcs()["Vpcs"])
+    made = [ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"] for _ in range(5 - before)]
+    with both.refuses(strict="VpcLimitExceeded"):
+        made.append(ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"])
+    quotas.request_service_quota_increase(ServiceCode="vpc", QuotaCode="L-F678F1CE", DesiredValue=6)
+    if both.profile == "strict":
+        with both.refuses(strict="ResourceAlreadyExistsException"):
+            quotas.request_service_quota_increase(ServiceCode="vpc", QuotaCode="L-F678F1CE", DesiredValue=7)
+    eventually(lambda: quotas.get_service_quota(ServiceCode="vpc", QuotaCode="L-F678F1CE")["Quota"]["Value"] == 6)
+    made.append(ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"])
+    with both.refuses(strict="VpcLimitExceeded"):
+        made.append(ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"])
+    there = len(ec2.describe_internet_gateways()["InternetGateways"])
+    gateways = [ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"] for _ in range(6 - there)]
+    with both.refuses(strict="InternetGatewayLimitExceeded"):
+        gateways.append(ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"])
+    for id in gateways:
+        ec2.delete_internet_gateway(InternetGatewayId=id)
+    for id in made:
+        ec2.delete_vpc(VpcId=id)

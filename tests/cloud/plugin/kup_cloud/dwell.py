@@ -33,6 +33,8 @@ SECONDS = {
     "group deleted": 5,
     # How long a deleted bucket's name can't be taken again: aws/aws-cli#2593 speaks of up to an hour.
     "bucket name": 60,
+    # A quota that is raised without anybody's looking at it.
+    "quota": 60,
 }
 
 _due: list = []

@@ -30,7 +30,9 @@ def mend():
             # Kept with both, and taken with one.
             if policy:
                 policy["LaunchTemplate"]["LaunchTemplateSpecification"].pop("LaunchTemplateName", None)
-        return original(self, *args, **changes)
+        answer = original(self, *args, **changes)
+        leave(self)
+        return answer
 
     @patch(AutoScalingBackend.create_auto_scaling_group)
     def create(original, self, name, **given):
@@ -103,6 +105,18 @@ def retire(group, count):
     group.instance_states = [state for state in group.instance_states if state not in chosen]
     if chosen:
         group.autoscaling_backend.ec2_backend.terminate_instances([state.instance.id for state in chosen])
+
+
+def leave(group):
+    """Instances in a subnet that is no longer the group's end, and others come in those that are."""
+    if not group.vpc_zone_identifier:
+        return
+    subnets = group.vpc_zone_identifier.split(",")
+    outside = [state for state in group.instance_states if state.instance.subnet_id not in subnets]
+    if outside:
+        group.instance_states = [state for state in group.instance_states if state not in outside]
+        group.autoscaling_backend.ec2_backend.terminate_instances([state.instance.id for state in outside])
+        group.set_desired_capacity(group.desired_capacity)
 
 
 def template_of_instance(self):

@@ -1,6 +1,15 @@
-"""Service Quotas: what a new account has of what kup uses, and what this account, which is no new one, was given since."""
+"""Service Quotas: what a new account has of what kup uses, what this account, which is no new one, was given since, and what it asks for.
+
+An increase that is asked for is granted, in a while where things take their time (dwell.py): what AWS gives without anybody's looking at it.
+"""
+
+import datetime
+import itertools
 
 from localstack.aws.api import CommonServiceException
+
+from kup_cloud import settings
+from kup_cloud.calls import refuse
 
 NAMES = {"ec2": "Amazon Elastic Compute Cloud (Amazon EC2)", "vpc": "Amazon Virtual Private Cloud (Amazon VPC)"}
 
@@ -22,6 +31,26 @@ QUOTAS = {
 
 # AWS raises the number of virtual CPUs as an account is used.
 APPLIED = {"L-1216C47A": 64.0, "L-34B43A08": 64.0}
+
+# What follows another one, and is raised by raising that: docs.aws.amazon.com/general/latest/gr/vpc-service.html.
+FOLLOWS = {"L-A4707A72": "L-F678F1CE"}
+
+# What was given when it was asked for, by account and region; and all that was asked for.
+_given: dict[tuple[str, str], dict[str, float]] = {}
+_asked: list[dict] = []
+_ids = itertools.count(1)
+
+
+def applied_to(account: str, region: str) -> dict[str, float]:
+    """What this account has in this region that a new one has not."""
+    applied = APPLIED | _given.get((account, region), {})
+    return applied | {code: applied[first] for code, first in FOLLOWS.items() if first in applied}
+
+
+def value(account: str, region: str, service: str, code: str) -> int:
+    """How many it may have."""
+    default = next(default for known, _, default, _ in QUOTAS[service] if known == code)
+    return int(applied_to(account, region).get(code, default))
 
 
 class NoSuchResource(CommonServiceException):
@@ -48,7 +77,8 @@ def quotas(context, service: str, applied: dict[str, float]) -> list[dict]:
     ]
 
 
-def get(context, request, applied=APPLIED, **_):
+def get(context, request, applied=None, **_):
+    applied = applied_to(context.account_id, context.region) if applied is None else applied
     for quota in quotas(context, request["ServiceCode"], applied):
         if quota["QuotaCode"] == request["QuotaCode"]:
             return {"Quota": quota}
@@ -59,7 +89,8 @@ def get_default(context, request, **_):
     return get(context, request, {})
 
 
-def list_(context, request, applied=APPLIED, **_):
+def list_(context, request, applied=None, **_):
+    applied = applied_to(context.account_id, context.region) if applied is None else applied
     found = quotas(context, request["ServiceCode"], applied)
     start, size = int(request.get("NextToken") or 0), int(request.get("MaxResults") or 100)
     answer = {"Quotas": found[start : start + size]}
@@ -72,9 +103,47 @@ def list_defaults(context, request, **_):
     return list_(context, request, {})
 
 
+# docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_RequestServiceQuotaIncrease.html; the words about a value that is none are in
+# cloud-custodian/cloud-custodian#8939.
+def request(context, request, **_):
+    quota, desired = get(context, request)["Quota"], float(request["DesiredValue"])
+    where, code = (context.account_id, context.region), quota["QuotaCode"]
+    if desired <= quota["Value"]:
+        refuse("IllegalArgumentException", "You must provide a quota value greater than the current quota value")
+    if any(one["QuotaArn"] == quota["QuotaArn"] and one["Status"] == "PENDING" for one in _asked):
+        refuse("ResourceAlreadyExistsException", "Only one open service quota increase request is allowed per quota.")
+    same = "ServiceCode", "ServiceName", "QuotaCode", "QuotaName", "QuotaArn", "GlobalQuota", "Unit"
+    now = datetime.datetime.now(datetime.UTC)
+    asked = {"Id": f"{next(_ids):032x}", "DesiredValue": desired, "Status": "PENDING", "Created": now, "LastUpdated": now}
+    asked |= {key: quota[key] for key in same}
+    _asked.append(asked)
+
+    def grant():
+        _given.setdefault(where, {})[code] = desired
+        asked["Status"], asked["LastUpdated"] = "APPROVED", datetime.datetime.now(datetime.UTC)
+
+    answer = dict(asked)
+    if settings.STRICT:
+        from kup_cloud import dwell
+
+        dwell.later("quota", grant)
+    else:
+        grant()
+    return {"RequestedQuota": answer}
+
+
+def get_requested(_context, request, **_):
+    for asked in _asked:
+        if asked["Id"] == request["RequestId"]:
+            return {"RequestedQuota": dict(asked)}
+    raise NoSuchResource
+
+
 HANDLERS = {
     "GetServiceQuota": get,
     "GetAWSDefaultServiceQuota": get_default,
+    "GetRequestedServiceQuotaChange": get_requested,
     "ListServiceQuotas": list_,
     "ListAWSDefaultServiceQuotas": list_defaults,
+    "RequestServiceQuotaIncrease": request,
 }

@@ -100,7 +100,7 @@ def launch(call, asked):
         if given.get("NetworkInterfaceId") and nic is None:
             refuse("InvalidNetworkInterfaceID.NotFound", f"The networkInterface ID '{given['NetworkInterfaceId']}' does not exist")
     for groups in [asked.get("SecurityGroupIds") or [], *(given.get("Groups") or [] for given in interfaces)]:
-        limits.check_groups(groups)
+        limits.check_groups(ec2, groups)
         for id in groups:
             if limits.group_of(ec2, id) is None:
                 refuse("InvalidGroup.NotFound", f"The security group '{id}' does not exist")

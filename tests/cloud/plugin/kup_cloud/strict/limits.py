@@ -6,43 +6,42 @@ from kup_cloud.strict import rule
 from kup_cloud.strict.network import group_of, groups_of
 
 
-def quota(service: str, code: str) -> int:
-    value = next(value for known, _, value, _ in quotas.QUOTAS[service] if known == code)
-    return int(quotas.APPLIED.get(code, value))
+def quota(ec2, service: str, code: str) -> int:
+    return quotas.value(ec2.account_id, ec2.region_name, service, code)
 
 
-def within(there: int, more: int, service: str, code: str, error: str, message: str):
-    if there + more > quota(service, code):
+def within(ec2, there: int, more: int, service: str, code: str, error: str, message: str):
+    if there + more > quota(ec2, service, code):
         refuse(error, message)
 
 
 @rule("ec2:CreateVpc")
 def vpcs(call, asked):
-    within(len(call.ec2.vpcs), 1, "vpc", "L-F678F1CE", "VpcLimitExceeded", "The maximum number of VPCs has been reached.")
+    within(call.ec2, len(call.ec2.vpcs), 1, "vpc", "L-F678F1CE", "VpcLimitExceeded", "The maximum number of VPCs has been reached.")
 
 
 @rule("ec2:CreateSubnet")
 def subnets(call, asked):
     there = sum(s.vpc_id == asked.get("VpcId") for zone in call.ec2.subnets.values() for s in zone.values())
-    within(there, 1, "vpc", "L-407747CB", "SubnetLimitExceeded", "The maximum number of subnets has been reached.")
+    within(call.ec2, there, 1, "vpc", "L-407747CB", "SubnetLimitExceeded", "The maximum number of subnets has been reached.")
 
 
 @rule("ec2:CreateInternetGateway")
 def gateways(call, asked):
     there = len(call.ec2.internet_gateways)
-    within(there, 1, "vpc", "L-A4707A72", "InternetGatewayLimitExceeded", "The maximum number of internet gateways has been reached.")
+    within(call.ec2, there, 1, "vpc", "L-A4707A72", "InternetGatewayLimitExceeded", "The maximum number of internet gateways has been reached.")
 
 
 @rule("ec2:CreateSecurityGroup")
 def groups(call, asked):
     message = "The maximum number of security groups has been reached."
-    within(len(groups_of(call.ec2)), 1, "vpc", "L-E79EC296", "SecurityGroupLimitExceeded", message)
+    within(call.ec2, len(groups_of(call.ec2)), 1, "vpc", "L-E79EC296", "SecurityGroupLimitExceeded", message)
 
 
 @rule("ec2:AllocateAddress")
 def addresses(call, asked):
     there = len(call.ec2.addresses)
-    within(there, 1, "ec2", "L-0263D0A3", "AddressLimitExceeded", "The maximum number of addresses has been reached.")
+    within(call.ec2, there, 1, "ec2", "L-0263D0A3", "AddressLimitExceeded", "The maximum number of addresses has been reached.")
 
 
 @rule("ec2:AuthorizeSecurityGroupIngress", "ec2:AuthorizeSecurityGroupEgress")
@@ -54,17 +53,17 @@ def rules_of_a_group(call, asked):
     sources = ("IpRanges", "Ipv6Ranges", "UserIdGroupPairs", "PrefixListIds")
     more = sum(len(permission.get(source) or []) for permission in asked.get("IpPermissions") or [] for source in sources)
     message = "The maximum number of rules per security group has been reached."
-    within(len(there), more, "vpc", "L-0EA8095F", "RulesPerSecurityGroupLimitExceeded", message)
+    within(call.ec2, len(there), more, "vpc", "L-0EA8095F", "RulesPerSecurityGroupLimitExceeded", message)
 
 
 @rule("ec2:CreateNetworkInterface", "ec2:ModifyNetworkInterfaceAttribute")
 def groups_of_an_interface(call, asked):
-    check_groups(asked.get("Groups") or [])
+    check_groups(call.ec2, asked.get("Groups") or [])
 
 
-def check_groups(wanted):
+def check_groups(ec2, wanted):
     message = "The maximum number of security groups per interface has been reached."
-    within(0, len(wanted), "vpc", "L-2AFB9258", "SecurityGroupsPerInterfaceLimitExceeded", message)
+    within(ec2, 0, len(wanted), "vpc", "L-2AFB9258", "SecurityGroupsPerInterfaceLimitExceeded", message)
 
 
 def processors_of(type: str) -> int:
@@ -77,7 +76,7 @@ def check_processors(ec2, type: str, count: int, spot: bool):
     """Spot and on-demand instances have a quota each; only those that aren't ended count."""
     running = [i for i in ec2.all_instances() if i.state in ("pending", "running") and (i.lifecycle == "spot") == spot]
     there = sum(processors_of(i.instance_type) for i in running)
-    limit = quota("ec2", "L-34B43A08" if spot else "L-1216C47A")
+    limit = quota(ec2, "ec2", "L-34B43A08" if spot else "L-1216C47A")
     if there + processors_of(type) * count > limit:
         if spot:
             refuse("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
