@@ -99,10 +99,10 @@ pub(super) fn put_one(root: &mut Node, list: &str, access: &Access) {
         }
     };
     let mut entries = items(root, list).to_vec();
-    match entries.iter_mut().find(|item| name(item) == Some(&access.context)) {
-        Some(item) => *item = entry,
-        None => entries.push(entry),
-    }
+    let place = entries.iter().position(|item| name(item) == Some(&access.context));
+    // Of two of one name, which kubectl reads nothing of, one is left.
+    entries.retain(|item| name(item) != Some(&access.context));
+    entries.insert(place.unwrap_or(entries.len()), entry);
     root.set(list, Node::list(entries));
 }
 

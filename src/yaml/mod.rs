@@ -172,9 +172,13 @@ pub fn parse(text: &str) -> Result<Node, Vec<Fault>> {
             );
         }
     }
-    // The parsers disagree on these, and no config or kubeconfig has any.
+    // The parsers disagree on these, and no config or kubeconfig has any: YAML 1.1 begins a line at some of them, YAML 1.2 does not.
+    let odd = |index: usize, at: usize, c: char| {
+        let mark = c == '\u{feff}' && (index, at) != (0, 0);
+        mark || (c.is_control() && c != '\t') || matches!(c, '\u{2028}' | '\u{2029}')
+    };
     for (index, line) in text.lines().enumerate() {
-        if let Some((at, c)) = line.chars().enumerate().find(|(_, c)| c.is_control() && *c != '\t') {
+        if let Some((at, c)) = line.chars().enumerate().find(|(at, c)| odd(index, *at, *c)) {
             let what = format!("the control character `{}`", c.escape_default());
             reader.fault(
                 Mark { line: index + 1, column: at + 1 },
@@ -340,7 +344,7 @@ mod tests {
     #[test]
     fn what_is_refused() {
         const SYNTAX: &str = "this is no valid YAML:";
-        let table: [(&str, &[&str]); 10] = [
+        let table: [(&str, &[&str]); 12] = [
             (
                 "a: 1\nb:\n  c: 2\n  c: 3\n  c: 4\na: 5\n",
                 &[
@@ -357,6 +361,8 @@ mod tests {
             ("? [a]\n: 1\n", &["1:3  a list or a block of fields where a field's name belongs"]),
             ("a: [1, 2\nb: 3\n", &["2:2 a this is no valid YAML: illegal placement of ':' indicator"]),
             ("a: 1\r\nb: \u{1b}[0m\n", &["2:4  the control character `\\u{1b}`"]),
+            ("a: \u{2028} b\n", &["1:4  the control character `\\u{2028}`"]),
+            ("a: \u{feff}b\n", &["1:4  the control character `\\u{feff}`"]),
             ("a: b: c\n", &["1:5  this is no valid YAML: mapping values are not allowed in this context"]),
         ];
         for (text, expected) in table {
