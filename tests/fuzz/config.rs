@@ -22,13 +22,15 @@ const OWN: [&str; 3] = [
 ];
 
 /// Configs that were taken for something else than they said, or ended badly.
-const REGRESSIONS: [&str; 9] = [
+const REGRESSIONS: [&str; 10] = [
     // The kubelet would have been told a truth value, and a number, for its domain.
     "network: {domain: 'true'}\n",
     "network: {domain: '1e3'}\n",
     "network: {domain: 'on'}\n",
     "name: '1e3'\n",
     "name: 'null'\n",
+    // What another provider would not take is no matter of this one's.
+    "aws: {groups: {web: {taints: ['a:NoSchedule', 'a:NoSchedule']}}}\n",
     "a: &a [x, x]\nb: &b [*a, *a]\nname: *b\n",
     "name: \"a\\nEND\\ntouch KUPMARK\"\n",
     "provider: aws\naws: {groups: {on: {labels: ['a=$(touch KUPMARK)']}}}\n",

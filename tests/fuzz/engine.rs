@@ -15,7 +15,7 @@ use crate::support::seed::seed;
 const ENDLESS: Duration = Duration::from_secs(120);
 
 /// How long a case that failed is made smaller, in milliseconds.
-const SHRINKING: u32 = 180_000;
+const SHRINKING: u32 = 60_000;
 
 /// How a case failed: what was wrong.
 pub type Outcome = Result<(), String>;

@@ -116,7 +116,7 @@ fn any_answer_of_the_api_is_borne() {
     let statuses = prop_oneof![6 => Just(200_u16), 1 => select(vec![201, 204, 302, 400, 401, 403, 404, 409, 410, 422, 500])];
     let texts = select(vec![LIST, LIST, LIST, OBJECT, FAILURE, READY, EVENTS]);
     let cases = (texts, proptest::collection::vec(any_change(), 0..5), statuses, kinds);
-    engine::run("Kubernetes API", 80, cases, |(text, changes, status, kind): (&str, Vec<Change>, u16, &'static str)| {
+    engine::run("Kubernetes API", 150, cases, |(text, changes, status, kind): (&str, Vec<Change>, u16, &'static str)| {
         world.case(status, kind, changed(text, &changes, Style::Json))
     });
 }
