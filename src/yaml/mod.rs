@@ -12,6 +12,9 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 /// Blocks inside blocks that are still read. Neither of the two formats needs more than ten.
 const MAX_DEPTH: usize = 64;
 
+/// The longest name of a field, in bytes. On a line with its value YAML has none above 1024 characters, escapes included.
+const MAX_NAME: usize = 260;
+
 /// Problems that are collected before giving up: a broken file shows the same one a thousand times.
 const MAX_FAULTS: usize = 50;
 
@@ -289,8 +292,15 @@ impl Reader {
 
     fn key(&mut self, mark: Mark, text: String, plain: bool) {
         let Some(Open::Map { seen, key, .. }) = self.stack.last_mut() else { return };
-        let first = *seen.entry(text.clone()).or_insert(mark);
+        let (first, length) = (*seen.entry(text.clone()).or_insert(mark), text.len());
         *key = Some((mark, text, plain));
+        if length > MAX_NAME {
+            self.fault(
+                mark,
+                &format!("a field's name of {length} characters"),
+                "write a shorter one: readers of YAML take no such line",
+            );
+        }
         if first != mark {
             self.fault(mark, &format!("written twice, first on line {}", first.line), "keep one of the two");
         }
