@@ -98,22 +98,40 @@ impl Error {
     }
 }
 
-/// `error: what`, then indented causes, what is left, and hints; understandable without colour.
+/// `error: what`, then indented causes, what is left, and hints; understandable without colour, and without anything that a terminal would obey.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.what)?;
+        write!(f, "{}", Plain(&self.what))?;
         for cause in &self.why {
             let mut lines = cause.lines();
-            write!(f, "\n  because: {}", lines.next().unwrap_or_default())?;
+            write!(f, "\n  because: {}", Plain(lines.next().unwrap_or_default()))?;
             for line in lines {
-                write!(f, "\n           {line}")?;
+                write!(f, "\n           {}", Plain(line))?;
             }
         }
         if let Some(left) = &self.left {
-            write!(f, "\n  left: {left}")?;
+            write!(f, "\n  left: {}", Plain(left))?;
         }
         for hint in &self.hints {
-            write!(f, "\n  next: {hint}")?;
+            write!(f, "\n  next: {}", Plain(hint))?;
+        }
+        Ok(())
+    }
+}
+
+/// Words of an error, some of which machines and servers said: what moves a cursor, or hides or reorders text, is shown as an escape.
+struct Plain<'a>(&'a str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+        let hides =
+            |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        for part in self.0.split_inclusive(|c| obeyed(c) || hides(c)) {
+            match part.chars().next_back().filter(|c| obeyed(*c) || hides(*c)) {
+                Some(c) => write!(f, "{}{}", &part[..part.len() - c.len_utf8()], c.escape_default())?,
+                None => f.write_str(part)?,
+            }
         }
         Ok(())
     }
@@ -170,6 +188,12 @@ mod tests {
           left: 5 containers of cluster kubernetes
           next: kup up resumes, kup down removes
         ");
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_it() {
+        let e = Error::new("a\u{1b}[2Jb").why("one\u{9b}1m\n\u{202e}two\tthree\u{7}").hint("é 🦀");
+        assert_eq!(e.to_string(), "a\\u{1b}[2Jb\n  because: one\\u{9b}1m\n           \\u{202e}two\tthree\\u{7}\n  next: é 🦀");
     }
 
     #[test]

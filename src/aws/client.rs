@@ -22,8 +22,11 @@ use sha2::{Digest as _, Sha256};
 use super::deadline::Deadlines;
 use super::fault::{self, Failure, Fault};
 use super::watch::Watch;
+use crate::cluster::aws::is_region;
+use crate::cluster::problem::quoted;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Cloud;
+use crate::machine::ssh;
 
 /// How often a call is tried: the SDK's own three are too few for a fresh account's throttling. Each waits by itself, a second at first and
 /// twice as long each time: the SDK's adaptive mode holds back all calls of a client for 10 s and more after a single one was throttled.
@@ -222,6 +225,7 @@ impl Aws {
                 .hint("write aws.region into the config, or give --set aws.region=us-west-2")
                 .hint("or `export AWS_REGION=us-west-2`, or `aws configure set region us-west-2`"));
         };
+        places(&region, [config.endpoint_url().map(str::to_owned), std::env::var("AWS_ENDPOINT_URL_S3").ok()])?;
         // Who calls is known once that is asked.
         let mut aws = Aws::of_config(&config, &region, Identity::default(), cluster);
         aws.profile.clone_from(&login.profile);
@@ -274,6 +278,12 @@ impl Aws {
             return Err(Error::new(what).why("the answer names no account").kind(Kind::Credentials));
         };
         let partition = arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        // Both become words of policies, and of scripts that machines run.
+        let known = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        if !known || !partition.starts_with("aws") || !partition.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') {
+            let why = format!("it says {} in the account {}, which can't be", quoted(&arn), quoted(&account));
+            return Err(Error::new(what).why(why).kind(Kind::Credentials).hint("check AWS_ENDPOINT_URL, if it is set"));
+        }
         Ok(Identity { account, arn, partition })
     }
 
@@ -312,7 +322,7 @@ impl Aws {
 
     /// The flags by which the next command finds this cluster: `--provider aws --region us-west-2 --name kubernetes`.
     pub fn flags(&self) -> String {
-        let profile = self.profile.as_ref().map(|profile| format!(" --profile '{profile}'")).unwrap_or_default();
+        let profile = self.profile.as_ref().map(|profile| format!(" --profile {}", ssh::quoted(profile))).unwrap_or_default();
         format!("--provider aws{profile} --region {} --name {}", self.region, self.cluster)
     }
 
@@ -329,6 +339,21 @@ impl Aws {
     /// The name of the cluster's bucket, which is unique in the world: it has a hash of account and region.
     pub fn bucket(&self) -> String {
         bucket(&self.identity.account, &self.region, &self.cluster)
+    }
+}
+
+/// Whether region and endpoints are such: the config's own region was checked with it, but not that of the environment or of a profile. They
+/// stand in scripts and units of machines, between quotes.
+fn places(region: &str, endpoints: impl IntoIterator<Item = Option<String>>) -> Result<()> {
+    if !is_region(region) {
+        return Err(Error::usage(format!("{} is no AWS region", quoted(region)))
+            .hint("set one like us-west-2: in the config (aws.region), by AWS_REGION, or in the profile"));
+    }
+    let plain = |url: &str| url.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/[]".contains(&b));
+    match endpoints.into_iter().flatten().find(|url| !plain(url)) {
+        None => Ok(()),
+        Some(url) => Err(Error::usage(format!("{} is no endpoint that machines can be told", quoted(&url)))
+            .hint("set AWS_ENDPOINT_URL to a plain address like http://127.0.0.1:4566, or unset it")),
     }
 }
 

@@ -10,7 +10,7 @@ use super::diagnose::Look;
 use super::{After, Context, Host, On, Run, Step, units};
 use crate::error::{Error, Result};
 use crate::machine::facts::EtcdData;
-use crate::machine::ssh::last_lines;
+use crate::machine::ssh::{last_lines, quoted};
 use crate::machine::topology::Peer;
 use crate::provider::ClusterId;
 use crate::report::Span;
@@ -94,7 +94,7 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
     let remaining = members.without(&me);
     let cluster = remaining.initial_cluster(&me);
     prepare(host, "existing", &cluster).await?;
-    let add = format!("member add {} --learner --peer-urls={}", me.name, me.etcd_peer_url());
+    let add = format!("member add {} --learner --peer-urls={}", quoted(&me.name), me.etcd_peer_url());
     let added = reconfigure(context, &teller, &add).await?;
     let id = Members::added(&added)?;
     span.waiting("the data of the others");
@@ -106,14 +106,13 @@ async fn join(context: &Context, host: &Host, others: &[Arc<Host>], span: &Span)
 async fn go_on(context: &Context, host: &Host) -> Result<String> {
     let cluster = context.topology().await.etcd_cluster();
     // In a shell of its own: it ends early, and has arguments of its own.
-    let before = format!("set -e\n(set -- keep {cluster}\n{})\n", templates::text("node/etcd.sh")?);
+    let before = format!("set -e\n(set -- keep {}\n{})\n", quoted(&cluster), templates::text("node/etcd.sh")?);
     units::start_after(context, host, &before, &["etcd.service"]).await
 }
 
 /// Tells etcd whom to meet, and empties the machine's data directory if it must start afresh.
 async fn prepare(host: &Host, state: &str, cluster: &str) -> Result<()> {
-    // Names and addresses are checked ones and hold nothing that a shell would read.
-    let command = format!("sh -s -- {state} {cluster}");
+    let command = format!("sh -s -- {state} {}", quoted(cluster));
     host.ssh()?.run(&command, templates::text("node/etcd.sh")?, QUESTION * 4).await.map(drop)
 }
 

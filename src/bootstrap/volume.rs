@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::machine::ssh::{Ssh, last_lines};
+use crate::machine::ssh::{Ssh, last_lines, quoted};
 use crate::templates;
 
 /// How long it may take: the script waits 60 s for the disk, and a file system is made in a second.
@@ -16,7 +16,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// It does not appear, or holds what kup did not make.
 pub(super) async fn mount(ssh: &Ssh, machine: &Machine) -> Result<()> {
     let Some(volume) = machine.cloud.as_ref().and_then(|cloud| cloud.etcd_volume.as_deref()) else { return Ok(()) };
-    let output = ssh.exec(&format!("sh -s -- {volume}"), templates::text("node/etcd-volume.sh")?, DEADLINE).await?;
+    let output = ssh.exec(&format!("sh -s -- {}", quoted(volume)), templates::text("node/etcd-volume.sh")?, DEADLINE).await?;
     if output.status == 0 {
         return Ok(());
     }

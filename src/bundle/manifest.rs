@@ -1,9 +1,11 @@
 //! `bundle.yaml`: every file of a bundle with its role, size and sha256, and where it came from.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::problem::quoted;
 use crate::error::{Context, Error, Result};
 
 use super::Arch;
@@ -14,6 +16,12 @@ use super::releases::Release;
 pub const FILE: &str = "bundle.yaml";
 
 const API_VERSION: &str = "kup.dev/v1";
+
+/// The largest manifest that is read, in bytes: a hundred times a whole one.
+const LARGEST: u64 = 1 << 20;
+
+/// The directories of a bundle.
+pub(super) const DIRS: [&str; 3] = ["bin", "cni", "images"];
 
 /// Who needs a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,25 +99,53 @@ impl Manifest {
     }
 
     /// Reads the manifest of the bundle in `dir`; none if there is no complete bundle.
+    ///
+    /// # Errors
+    /// It is none, or says what no kup writes: paths that lead out of the bundle, names that a shell would read as more than that.
     pub fn read(dir: &Path) -> Result<Option<Manifest>> {
         let path = dir.join(FILE);
+        let again = |e: Error| e.hint("kup bundle build, or kup bundle fetch, makes the bundle again");
         let what = || format!("cannot read {}", path.display());
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        let mut text = String::new();
+        let read = std::fs::File::open(&path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
+        match read {
+            Ok(_) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(what),
-        };
-        let manifest: Manifest = serde_yaml::from_str(&text)
-            .with_context(what)
-            .map_err(|e| e.hint("kup bundle build, or kup bundle fetch, makes the bundle again"))?;
-        if manifest.api_version != API_VERSION || manifest.kind != "Bundle" {
-            return Err(Error::new(what()).why(format!("it is not a Bundle of {API_VERSION}")));
+            Err(e) => return Err(e).with_context(what).map_err(again),
         }
-        // A path is joined to the bundle's directory and then executed: it may not lead out of it.
-        if let Some(file) = manifest.files.iter().find(|f| !is_plain(&f.path)) {
-            return Err(Error::new(what()).why(format!("{:?} is not a path inside the bundle", file.path)));
+        if text.len() as u64 > LARGEST {
+            return Err(again(Error::new(what()).why(format!("it is larger than {} MiB", LARGEST >> 20))));
         }
-        Ok(Some(manifest))
+        let manifest: Manifest = serde_yaml::from_str(&text).with_context(what).map_err(again)?;
+        match manifest.fault() {
+            None => Ok(Some(manifest)),
+            Some(why) => Err(again(Error::new(what()).why(why))),
+        }
+    }
+
+    /// What in it no kup writes. Its words become paths, words of commands, and lines of scripts on machines.
+    fn fault(&self) -> Option<String> {
+        if self.api_version != API_VERSION || self.kind != "Bundle" {
+            return Some(format!("it is not a Bundle of {API_VERSION}"));
+        }
+        if !is_word(&self.kubernetes, b".+-") {
+            return Some(format!("{} is no version of Kubernetes", quoted(&self.kubernetes)));
+        }
+        self.files.iter().find_map(|file| {
+            // It is joined to the bundle's directory and then executed: it may not lead out of it.
+            if !is_inside(&file.path) {
+                return Some(format!("{} is not a path inside the bundle", quoted(&file.path)));
+            }
+            let wrong = |what: &str, word: &str| Some(format!("{}: {} is no {what}", file.path, quoted(word)));
+            match &file.image {
+                _ if !is_word(&file.name, b"._-") => wrong("name", &file.name),
+                _ if !is_word(&file.component, b"._-") => wrong("component", &file.component),
+                _ if !is_word(&file.version, b"._+-") => wrong("version", &file.version),
+                _ if !is_sha256(&file.sha256) => wrong("sha256", &file.sha256),
+                Some(image) if !is_word(image, b"._-/:@") => wrong("image", image),
+                _ => None,
+            }
+        })
     }
 
     /// As text.
@@ -147,6 +183,18 @@ pub(super) fn may_lack(origin: Origin, release: &Release, component: &str) -> bo
     origin == Origin::Fetched && !release.is_published(component)
 }
 
-fn is_plain(path: &str) -> bool {
-    !path.is_empty() && Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)))
+/// Whether a path is one of a bundle: a plain file in one of its directories. Machines take no other (`templates/node/node.sh`).
+fn is_inside(path: &str) -> bool {
+    path.split_once('/').is_some_and(|(dir, name)| DIRS.contains(&dir) && is_word(name, b"._-"))
+}
+
+/// Whether a text is of letters, digits and these, beginning with a letter or a digit.
+fn is_word(text: &str, more: &[u8]) -> bool {
+    text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+}
+
+/// Whether a text is a sha256 as kup writes it: 64 hexadecimal digits in lower case. Objects in the cache are named by it.
+pub(super) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -135,6 +135,10 @@ impl Store {
         let path = self.record_path(key);
         let Ok(text) = fs::read(&path) else { return Ok(None) };
         let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
+        // An object's name is a part of a path, and what is broken there is removed.
+        if !record.files.iter().all(|file| manifest::is_sha256(&file.sha256)) {
+            return Ok(None);
+        }
         let mut whole = true;
         for file in &record.files {
             let object = self.object(&file.sha256);
@@ -191,7 +195,7 @@ impl Store {
         let modes: Vec<(String, u32)> = COMPONENTS.iter().flat_map(|c| c.items).map(|i| (i.path(), i.mode())).collect();
         let manifest = Manifest::new(&release.version, arch, origin, files);
         let dir = self.bundle_dir(&release.version, arch);
-        for sub in ["bin", "cni", "images"] {
+        for sub in manifest::DIRS {
             let path = dir.join(sub);
             make_dir(&path)?;
             // Machines mount it, and their services are not all root.
@@ -237,7 +241,7 @@ impl Store {
     }
 
     fn remove_strangers(&self, dir: &Path, manifest: &Manifest) -> Result<()> {
-        for sub in ["bin", "cni", "images"] {
+        for sub in manifest::DIRS {
             let what = || format!("cannot read {}", dir.join(sub).display());
             for entry in fs::read_dir(dir.join(sub)).with_context(what)? {
                 let name = entry.with_context(what)?.file_name();

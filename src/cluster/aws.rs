@@ -237,6 +237,12 @@ pub fn is_region(text: &str) -> bool {
         && parts.iter().all(|part| is(part, u8::is_ascii_lowercase))
 }
 
+/// Whether a text is an id of AWS: the prefix (`vpc-`), then eight to seventeen hexadecimal digits.
+pub fn is_id(text: &str, prefix: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.strip_prefix(prefix).is_some_and(|id| (8..=17).contains(&id.len()) && id.bytes().all(hex))
+}
+
 /// The IAM user for running this cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -2,8 +2,8 @@
 
 use serde_yaml::Value;
 
-use super::Cluster;
 use super::versions::Releases;
+use super::{Cluster, validate};
 use crate::error::{Context, Error, Result};
 
 /// The commented file that `kup config init` writes; the only place with default values.
@@ -28,12 +28,20 @@ pub fn cluster() -> Result<Cluster> {
     serde_path_to_error::deserialize(value()?).context("the defaults compiled into kup don't fit its config")
 }
 
-/// Reads a cluster's config that a kup kept. Fields that this kup has and that one had not are as by default.
+/// Reads a cluster's config that a kup kept. Fields that this kup has and that one had not are as by default. That kup may have known
+/// other versions, or other limits: only what becomes a word of a script or of a unit is held to this one's rules.
+///
+/// # Errors
+/// It is no config, or has such words.
 pub fn kept(text: &str) -> Result<Cluster> {
     let what = "the config kept of the cluster can't be read";
     let mut kept: Value = serde_yaml::from_str(text).context(what)?;
     fill(&mut kept, &value()?);
-    serde_path_to_error::deserialize(kept).context(what)
+    let cluster: Cluster = serde_path_to_error::deserialize(kept).context(what)?;
+    match validate::words(&cluster).first() {
+        None => Ok(cluster),
+        Some(problem) => Err(Error::new(what).why(format!("{}: {}", problem.path, problem.what))),
+    }
 }
 
 /// Adds to a block what only the other one has, and so in the blocks below.
@@ -62,6 +70,16 @@ mod tests {
         let read = kept(&serde_yaml::to_string(&old).unwrap()).unwrap();
         assert_eq!(read, Cluster { name: "older".into(), ..cluster().unwrap() });
         assert!(kept("name: [").is_err());
+        for (field, odd) in [
+            ("name", "name: 'a$(id)'"),
+            ("network.domain", "network: {domain: \"a'b\"}"),
+            ("kubernetes.version", "kubernetes: {version: '1;id'}"),
+            ("aws.region", "{provider: aws, aws: {region: 'a b'}}"),
+            ("aws.groups[web].labels", "{provider: aws, aws: {groups: {web: {labels: ['a=$(id)']}}}}"),
+        ] {
+            assert!(kept(odd).unwrap_err().to_string().contains(field), "{odd}");
+        }
+        assert!(kept("kubernetes: {version: 1.30.9}").is_ok(), "a version that this kup no longer knows");
         let error = kept("masters: {count: many}").unwrap_err();
         assert!(format!("{error:?}").contains("masters.count"), "{error:?}");
     }

@@ -19,10 +19,16 @@ pub(super) fn empty() -> Node {
 
 /// Reads a text; the error says why it is no kubeconfig.
 pub(super) fn read(text: &str) -> Result<Node, String> {
+    // Windows editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let root = yaml::parse(text).map_err(|faults| match faults.first() {
         Some(fault) => format!("line {}: {}", fault.mark.line, fault.what),
         None => "it is no YAML".into(),
     })?;
+    // What only one kind of reader understands may be something else to kubectl: it is left as it is.
+    if let Err(e) = serde_yaml::from_str::<serde_yaml::Value>(text) {
+        return Err(format!("other readers of YAML don't understand it: {e}"));
+    }
     if root.is_null() {
         return Ok(empty());
     }
@@ -99,10 +105,10 @@ pub(super) fn put_one(root: &mut Node, list: &str, access: &Access) {
         }
     };
     let mut entries = items(root, list).to_vec();
-    match entries.iter_mut().find(|item| name(item) == Some(&access.context)) {
-        Some(item) => *item = entry,
-        None => entries.push(entry),
-    }
+    let place = entries.iter().position(|item| name(item) == Some(&access.context));
+    // Of two of one name, which kubectl reads nothing of, one is left.
+    entries.retain(|item| name(item) != Some(&access.context));
+    entries.insert(place.unwrap_or(entries.len()), entry);
     root.set(list, Node::list(entries));
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::ssh::Ssh;
+use crate::cluster::problem::quoted;
 use crate::error::{Error, Result};
 use crate::templates;
 
@@ -71,12 +72,15 @@ impl Facts {
     }
 
     /// Reads the key=value lines.
+    ///
+    /// # Errors
+    /// A fact that is missing, or that no machine can have.
     pub fn parse(text: &str) -> Result<Facts> {
         let values: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
         let get = |key: &str| values.get(key).copied().ok_or_else(|| Error::new(format!("the fact `{key}` is missing")));
         let number = |key: &str| -> Result<u64> {
             let value = get(key)?;
-            value.parse().map_err(|_| Error::new(format!("the fact `{key}` is `{value}`, not a number")))
+            value.parse().map_err(|_| Error::new(format!("the fact `{key}` is {}, not a number", quoted(value))))
         };
         let facts = Facts {
             kernel: get("kernel")?.into(),
@@ -96,6 +100,15 @@ impl Facts {
             },
             restoring: values.get("restoring").filter(|name| !name.is_empty()).map(|name| (*name).to_owned()),
         };
+        // They become words of units and settings: nothing may be in them that those would read.
+        let words =
+            [("kernel", &facts.kernel), ("arch", &facts.arch), ("resolver", &facts.resolver), ("interface", &facts.interface)];
+        let restoring = facts.restoring.iter().map(|name| ("restoring", name));
+        for (key, value) in words.into_iter().chain(restoring) {
+            if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/,=@+~-".contains(&b)) {
+                return Err(Error::new(format!("the fact `{key}` is {}, which can't be used", quoted(value))));
+            }
+        }
         if facts.interface.is_empty() {
             return Err(Error::new("the machine has no route to other machines").hint("look at `ip route` on it"));
         }
@@ -153,5 +166,11 @@ mod tests {
         assert_eq!(Facts::parse("kernel=6.1").unwrap_err().what, "the fact `arch` is missing");
         assert_eq!(Facts::parse(&HERE.replace("cpus=2", "cpus=two")).unwrap_err().what, "the fact `cpus` is `two`, not a number");
         assert_eq!(Facts::parse(&HERE.replace("eth0", "")).unwrap_err().what, "the machine has no route to other machines");
+        for odd in ["eth0 --x", "eth%i", "$(id)", "eth0'", "é"] {
+            let error = Facts::parse(&HERE.replace("eth0", odd)).unwrap_err();
+            assert!(error.what.contains("`interface`") && error.what.contains("can't be used"), "{error}");
+        }
+        assert!(Facts::parse(&format!("{HERE}restoring=etcd-20261126T131500Z-7-hand; id\n")).is_err());
+        assert!(Facts::parse(&HERE.replace("eth0", "eth0.1@if12:3-a_b")).is_ok());
     }
 }

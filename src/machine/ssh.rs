@@ -441,6 +441,13 @@ fn millis(d: Duration) -> u32 {
     u32::try_from(d.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// The host key in a text from outside (a tag, what a Node says of itself), without anything beside it: `known_hosts` has a line for each, and
+/// a second line would be another machine's key. None if there is none that kup can hold a machine to.
+pub fn host_key(text: &str) -> Option<String> {
+    let (algorithm, blob) = pinned(text)?;
+    Some(format!("{algorithm} {}", base64::engine::general_purpose::STANDARD.encode(blob)))
+}
+
 /// The algorithm and the raw key of a one-line public key.
 fn pinned(line: &str) -> Option<(&'static str, Vec<u8>)> {
     let mut words = line.split_whitespace();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backup::Snapshot;
 use crate::error::{Error, Result};
-use crate::machine::ssh::{Ssh, last_lines};
+use crate::machine::ssh::{Ssh, last_lines, quoted};
 use crate::machine::topology::{Peer, Topology};
 use crate::report::Span;
 use crate::templates;
@@ -31,7 +31,8 @@ pub(super) async fn prepare(
         async move {
             part.waiting("the snapshot to arrive and to be made into data");
             let me = Peer::from(ssh.machine());
-            let words = format!("prepare {sum} {} {} {members} {token} {bump}", me.name, me.etcd_peer_url());
+            let (name, url) = (quoted(&me.name), me.etcd_peer_url());
+            let words = format!("prepare {sum} {name} {url} {} {token} {bump}", quoted(members));
             let reader = snapshot.reader();
             let output = ssh.exec_reading(&command(&words)?, move || Ok(Box::new(reader)), PREPARE).await;
             let outcome = output.and_then(|output| proven(ssh, &output, "kup-prepared"));
@@ -43,9 +44,8 @@ pub(super) async fn prepare(
 
 /// Stops everything that calls etcd, then etcd, on all masters, and has the prepared directories take the place of those that are there.
 pub(super) async fn replace(masters: &[Ssh], token: &str, again: &str, span: &Span) -> Result<()> {
-    let quoted = format!("'{}'", again.replace('\'', r"'\''"));
     for (what, words, proof) in [
-        ("API servers and controllers to stop on all masters", format!("stop {quoted}"), "kup-stopped"),
+        ("API servers and controllers to stop on all masters", format!("stop {}", quoted(again)), "kup-stopped"),
         ("etcd to stop on all masters", "stop_etcd".to_owned(), "kup-stopped"),
         ("the snapshot to take its place on all masters", format!("take_place {token}"), "kup-placed"),
     ] {

@@ -242,7 +242,7 @@ fn pod(pod: core::Pod) -> Pod {
         node: pod.spec.and_then(|s| s.node_name),
         well,
         why: (!well).then_some(why),
-        restarts: containers.iter().map(|c| c.restart_count).sum(),
+        restarts: containers.iter().fold(0, |sum: i32, container| sum.saturating_add(container.restart_count)),
     }
 }
 

@@ -248,7 +248,7 @@ fn unit(properties: &[(&str, &str)], clock: Option<i64>) -> Option<Unit> {
         sub: get("SubState"),
         result: get("Result"),
         restarts: get("NRestarts").parse().unwrap_or(0),
-        up_seconds: clock.zip(since).map(|(now, since)| now - since),
+        up_seconds: clock.zip(since).map(|(now, since)| now.saturating_sub(since)),
         ..Unit::default()
     })
 }

@@ -12,6 +12,9 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 /// Blocks inside blocks that are still read. Neither of the two formats needs more than ten.
 const MAX_DEPTH: usize = 64;
 
+/// The longest name of a field, in bytes. On a line with its value YAML has none above 1024 characters, escapes included.
+const MAX_NAME: usize = 260;
+
 /// Problems that are collected before giving up: a broken file shows the same one a thousand times.
 const MAX_FAULTS: usize = 50;
 
@@ -172,9 +175,13 @@ pub fn parse(text: &str) -> Result<Node, Vec<Fault>> {
             );
         }
     }
-    // The parsers disagree on these, and no config or kubeconfig has any.
+    // The parsers disagree on these, and no config or kubeconfig has any: YAML 1.1 begins a line at some of them, YAML 1.2 does not.
+    let odd = |index: usize, at: usize, c: char| {
+        let mark = c == '\u{feff}' && (index, at) != (0, 0);
+        mark || (c.is_control() && c != '\t') || matches!(c, '\u{2028}' | '\u{2029}')
+    };
     for (index, line) in text.lines().enumerate() {
-        if let Some((at, c)) = line.chars().enumerate().find(|(_, c)| c.is_control() && *c != '\t') {
+        if let Some((at, c)) = line.chars().enumerate().find(|(at, c)| odd(index, *at, *c)) {
             let what = format!("the control character `{}`", c.escape_default());
             reader.fault(
                 Mark { line: index + 1, column: at + 1 },
@@ -285,8 +292,15 @@ impl Reader {
 
     fn key(&mut self, mark: Mark, text: String, plain: bool) {
         let Some(Open::Map { seen, key, .. }) = self.stack.last_mut() else { return };
-        let first = *seen.entry(text.clone()).or_insert(mark);
+        let (first, length) = (*seen.entry(text.clone()).or_insert(mark), text.len());
         *key = Some((mark, text, plain));
+        if length > MAX_NAME {
+            self.fault(
+                mark,
+                &format!("a field's name of {length} characters"),
+                "write a shorter one: readers of YAML take no such line",
+            );
+        }
         if first != mark {
             self.fault(mark, &format!("written twice, first on line {}", first.line), "keep one of the two");
         }
@@ -340,7 +354,7 @@ mod tests {
     #[test]
     fn what_is_refused() {
         const SYNTAX: &str = "this is no valid YAML:";
-        let table: [(&str, &[&str]); 10] = [
+        let table: [(&str, &[&str]); 12] = [
             (
                 "a: 1\nb:\n  c: 2\n  c: 3\n  c: 4\na: 5\n",
                 &[
@@ -357,6 +371,8 @@ mod tests {
             ("? [a]\n: 1\n", &["1:3  a list or a block of fields where a field's name belongs"]),
             ("a: [1, 2\nb: 3\n", &["2:2 a this is no valid YAML: illegal placement of ':' indicator"]),
             ("a: 1\r\nb: \u{1b}[0m\n", &["2:4  the control character `\\u{1b}`"]),
+            ("a: \u{2028} b\n", &["1:4  the control character `\\u{2028}`"]),
+            ("a: \u{feff}b\n", &["1:4  the control character `\\u{feff}`"]),
             ("a: b: c\n", &["1:5  this is no valid YAML: mapping values are not allowed in this context"]),
         ];
         for (text, expected) in table {

@@ -101,7 +101,8 @@ first=$((sum % $(wc -l < hosts)))
   say SYSTEM_MEMORY "$system_memory"
 } > values
 # What a value may hold is what names, addresses, paths and labels hold; nothing that a file's own syntax would read.
-odd=$(grep -vxE '[A-Z0-9_]+=[A-Za-z0-9._:/%,=-]+' values || :)
+# systemd would put something else in place of a `%`.
+odd=$(grep -vxE '[A-Z0-9_]+=[A-Za-z0-9._:/,=@+~-]+|EVICTION_DISK=[0-9]+(%|Gi)' values || :)
 [ -z "$odd" ] || fail "this machine's $odd can't be used"
 odd=$(grep -vxE 'registerWithTaints:|  - \{ key: "[A-Za-z0-9._/-]+", value: "[A-Za-z0-9._-]*", effect: [A-Za-z]+ \}' own-taints || :)
 [ -z "$odd" ] || fail "this machine's taint $odd can't be used"

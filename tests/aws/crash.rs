@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::story::{UP, difference, down, flatten, up};
 use super::user::Account;
 use super::wire::{Call, Verdict};
 use crate::ensure;
 use crate::support::Check;
+use crate::support::seed::seed;
 
 /// Each point has a cluster of its own name: moto remembers the tags of a bucket that is gone, and gives them to the next one of its name.
 const NAME: &str = "killed";
@@ -66,17 +66,6 @@ fn points(command: Command, calls: &[Call]) -> Vec<Point> {
     let changes = (0..mutating).flat_map(|at| [point(true, at, false), point(true, at, true)]);
     let looks = (0..calls.len() - mutating).step_by(LOOKS).map(|at| point(false, at, false));
     changes.chain(looks).collect()
-}
-
-/// A number that is another one for each commit, and the same for each run of it.
-pub fn seed() -> Check<u64> {
-    if let Ok(given) = std::env::var("KUP_TEST_SEED") {
-        return Ok(given.parse()?);
-    }
-    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output();
-    let head = head.map(|output| output.stdout).unwrap_or_default();
-    let digest = Sha256::digest(&head);
-    Ok(u64::from(u16::from_be_bytes([digest[0], digest[1]])))
 }
 
 /// What is in an account, by which two worlds are the same: without ids, times, keys and addresses, which are others each time, and without

@@ -1,11 +1,11 @@
 //! AWS on its worst days, as the emulator's hostile profile has it: throttling, errors, lost replies, what is new and not yet known, no
 //! capacity. Each `up` ends well or stops with a reason and what to type; typed again, it goes on; and `down` leaves nothing.
 
-use super::crash::seed as commit;
 use super::story::{difference, down, up};
 use super::user::Account;
 use crate::ensure;
 use crate::support::cluster::Output;
+use crate::support::seed::seed as commit;
 use crate::support::{Check, eventually};
 
 /// Seeds with which something was wrong once.

@@ -230,7 +230,7 @@ fn broken() -> Response {
 }
 
 /// What the caller calls, by the protocol of each service.
-fn name(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> String {
+pub fn name(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> String {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // Credential=AKID/20261125/us-west-2/ec2/aws4_request
     let scope = header("authorization").split("Credential=").nth(1).unwrap_or_default();

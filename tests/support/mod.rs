@@ -7,6 +7,8 @@ pub mod api;
 pub mod checks;
 pub mod cluster;
 pub mod host;
+pub mod seed;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -117,7 +117,7 @@ fn unit(properties: &[(&str, &str)], clock: Option<i64>) -> Option<(String, Unit
             result: get("Result"),
             restarts: get("NRestarts").parse().unwrap_or(0),
             status: get("ExecMainStatus"),
-            up_seconds: clock.zip(since).map(|(now, since)| now - since),
+            up_seconds: clock.zip(since).map(|(now, since)| now.saturating_sub(since)),
         };
         (name, unit)
     })

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::error::{Context as _, Result};
+use crate::cluster::problem::quoted;
+use crate::error::{Context as _, Error, Result};
 use crate::machine::topology::Peer;
 
 /// All members.
@@ -35,8 +36,21 @@ struct Added {
 
 impl Members {
     /// From `member list`.
+    ///
+    /// # Errors
+    /// It is no list; or a member has a name or an address that kup never gives one: they become words of a command, and of a file that
+    /// systemd reads.
     pub fn parse(text: &str) -> Result<Members> {
-        serde_json::from_str(text).context("cannot understand etcd's list of members")
+        const WHAT: &str = "cannot understand etcd's list of members";
+        let list: Members = serde_json::from_str(text).context(WHAT)?;
+        let plain = |word: &str, more: &[u8]| word.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
+        for member in &list.members {
+            let url = member.peer_urls.iter().find(|url| !plain(url, b":/.-"));
+            if let Some(odd) = url.or(Some(&member.name).filter(|name| !plain(name, b".-"))) {
+                return Err(Error::new(WHAT).why(format!("the member {:x} calls itself {}", member.id, quoted(odd))));
+            }
+        }
+        Ok(list)
     }
 
     /// The number of the member that `member add` has made.
@@ -88,6 +102,9 @@ mod tests {
         let third = members.by_peer(&peer(3)).unwrap();
         assert_eq!((third.id, third.name.as_str(), third.is_learner), (77, "", true));
         assert!(Members::parse("Error: context deadline exceeded").is_err());
+        for (name, odd) in [("c-master-1", "x;id"), ("c-master-1", r"x\nETCD_DATA_DIR=/"), ("172.29.0.11", "$(id)")] {
+            assert!(Members::parse(&LIST.replacen(name, odd, 1)).unwrap_err().why[0].contains("calls itself"), "{odd}");
+        }
     }
 
     #[test]

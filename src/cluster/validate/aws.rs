@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ipnet::Ipv4Net;
 
 use super::Check;
-use super::names::label_fault;
-use crate::cluster::aws::{is_region, region_of};
+use super::names::{group_fault, label_fault};
+use crate::cluster::aws::{is_id, is_region, region_of};
 use crate::cluster::problem::quoted;
-use crate::cluster::schema::join;
+use crate::cluster::schema::{item, join};
 use crate::cluster::spec::ProviderKind;
 use crate::cluster::{Cluster, Origin};
 
@@ -53,12 +53,6 @@ pub(super) fn type_fault(text: &str) -> Option<String> {
     (!whole).then(|| format!("{} is no instance type", quoted(text)))
 }
 
-/// Whether a text is an id of AWS: the prefix, then eight to seventeen hexadecimal digits.
-fn is_id(text: &str, prefix: &str) -> bool {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.strip_prefix(prefix).is_some_and(|id| (8..=17).contains(&id.len()) && id.bytes().all(hex))
-}
-
 /// The first of these that was there before.
 fn twice<'a>(words: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
     let mut seen = BTreeSet::new();
@@ -75,6 +69,25 @@ impl Check<'_> {
         self.access();
         self.machines();
         self.groups();
+    }
+
+    /// The words that machines are told.
+    pub(super) fn words_of_aws(&mut self) {
+        let aws = &self.cluster.aws;
+        if self.cluster.provider != ProviderKind::Aws {
+            return;
+        }
+        if let Some(region) = aws.region.as_ref().filter(|region| !is_region(region)) {
+            self.problem(&[REGION], format!("{} is no region", quoted(region)), "write a region like us-west-2".into());
+        }
+        for (name, group) in &aws.groups {
+            let path = item("aws.groups", name);
+            if let Some((what, fix)) = group_fault(name) {
+                self.problem(&["aws.groups"], what, fix);
+            }
+            self.labels(&join(&path, "labels"), &group.labels);
+            self.taints(&join(&path, "taints"), &group.taints);
+        }
     }
 
     fn zones(&mut self) {

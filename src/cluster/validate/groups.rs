@@ -86,7 +86,7 @@ impl Check<'_> {
         }
     }
 
-    fn labels(&mut self, path: &str, labels: &[String]) {
+    pub(super) fn labels(&mut self, path: &str, labels: &[String]) {
         let mut keys = BTreeSet::new();
         for text in labels {
             match label(text) {
@@ -99,7 +99,7 @@ impl Check<'_> {
         }
     }
 
-    fn taints(&mut self, path: &str, taints: &[String]) {
+    pub(super) fn taints(&mut self, path: &str, taints: &[String]) {
         let mut seen = BTreeSet::new();
         for text in taints {
             match taint(text) {

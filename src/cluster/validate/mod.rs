@@ -61,6 +61,19 @@ pub fn problems(
     check.problems
 }
 
+/// What is wrong with the words of a config that go into scripts and units on machines, and into names.
+pub fn words(cluster: &Cluster) -> Vec<Problem> {
+    let (origins, bad) = (BTreeMap::new(), BTreeSet::new());
+    let mut check = Check { cluster, origins: &origins, bad: &bad, problems: Vec::new() };
+    check.names();
+    if !cluster.kubernetes.version.bytes().all(|b| b.is_ascii_alphanumeric() || b".-+".contains(&b)) {
+        let what = format!("{} is no version", quoted(&cluster.kubernetes.version));
+        check.problem(&["kubernetes.version"], what, "write one like 1.37.1".into());
+    }
+    check.words_of_aws();
+    check.problems
+}
+
 struct Check<'a> {
     cluster: &'a Cluster,
     origins: &'a BTreeMap<String, Origin>,

@@ -16,11 +16,12 @@ use crate::aws::resource::instance::{Instance, InstanceFound, provider_id};
 use crate::aws::resource::load_balancer::LoadBalancer;
 use crate::aws::resource::volume::Volume;
 use crate::cluster::Cluster;
-use crate::cluster::aws::Route;
+use crate::cluster::aws::{Route, is_id, region_of};
+use crate::cluster::problem::quoted as shown;
 use crate::error::{Error, Result};
 use crate::graph::{Entry, Found as _, Resource as _};
 use crate::machine::files::aws::Place;
-use crate::machine::ssh::LoginKey;
+use crate::machine::ssh::{LoginKey, host_key};
 use crate::machine::{BundleAccess, InCloud, Machine, Role};
 use crate::provider::{ClusterId, MachineSender};
 use crate::report::Report;
@@ -118,13 +119,34 @@ pub struct Facts {
     pub place: Option<Place>,
 }
 
+/// Whether what AWS says of a master is shaped as AWS shapes it: it becomes words of commands and of units that root runs.
+fn shaped(found: &InstanceFound, facts: &Facts) -> Result<()> {
+    let ids = [("instance", found.id(), "i-"), ("VPC", found.vpc.as_str(), "vpc-"), ("subnet", found.subnet.as_str(), "subnet-")];
+    let volume = facts.volume.as_deref().map(|id| ("volume", id, "vol-"));
+    let odd = ids.into_iter().chain(volume).find(|(_, id, prefix)| !is_id(id, prefix)).map(|(what, id, _)| (what, id));
+    let zone = region_of(&found.zone).is_none().then_some(("zone", found.zone.as_str()));
+    let called = facts.balancer.as_deref().filter(|name| !is_host(name)).map(|name| ("load balancer", name));
+    match odd.or(zone).or(called) {
+        None => Ok(()),
+        Some((what, word)) => Err(Error::new(format!("AWS says of the master {} what can't be", shown(found.name())))
+            .why(format!("{} is the name of no {what}", shown(word)))
+            .hint("try again: nothing was done with it")),
+    }
+}
+
+/// Whether a text is shaped like a host's name.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+}
+
 /// A master as kup logs in to it: by its own host key, if it has made one, else by the one that it booted with.
 ///
 /// # Errors
-/// One whose host key was never known, or without an address.
+/// One whose host key was never known, or without an address, or with ids that are none.
 pub fn machine(found: &InstanceFound, route: Route, user: &str, facts: &Facts) -> Result<Machine> {
     let id = found.id();
-    let host_key = found.own_host_key.clone().or_else(|| found.host_key.clone()).ok_or_else(|| {
+    shaped(found, facts)?;
+    let host_key = found.own_host_key.as_deref().or(found.host_key.as_deref()).and_then(host_key).ok_or_else(|| {
         Error::new(format!("the instance {id} has no tag with its SSH host key, so nobody can know that it is the right one"))
             .hint(format!("`kup up --replace {}` makes it anew", found.name()))
     })?;

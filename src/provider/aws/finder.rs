@@ -21,9 +21,10 @@ use crate::aws::watch::state_of;
 use crate::bootstrap::Minions as _;
 use crate::bootstrap::api::ApiClient;
 use crate::cluster::Cluster;
-use crate::cluster::aws::Route;
+use crate::cluster::aws::{Route, is_id, region_of};
 use crate::error::{Error, Result};
 use crate::graph::{self, Resource as _};
+use crate::machine::ssh::host_key;
 use crate::machine::{BundleAccess, InCloud, Machine, Role};
 use crate::pki::{Pki, layout};
 use crate::provider::{ClusterId, Finder, Found, FoundMachine};
@@ -93,7 +94,7 @@ async fn host_keys(provider: &AwsProvider, machines: &[FoundMachine]) -> Option<
         let api = ApiClient::new(master.machine.route(), &secrets.pki.cluster.pair.cert, &login).ok()?;
         let nodes: Api<Node> = Api::all(api.client());
         if let Ok(Ok(nodes)) = tokio::time::timeout(NODE, nodes.list(&ListParams::default())).await {
-            let key = |node: Node| Some((node.metadata.name?, node.metadata.annotations?.remove(HOST_KEY)?));
+            let key = |node: Node| Some((node.metadata.name?, host_key(&node.metadata.annotations?.remove(HOST_KEY)?)?));
             return Some(nodes.items.into_iter().filter_map(key).collect());
         }
     }
@@ -118,10 +119,10 @@ async fn minions(provider: &AwsProvider) -> Result<Vec<Seen>> {
     Ok(all)
 }
 
-/// A minion as kup would log in to it, but for its host key, which its Node says.
+/// A minion as kup would log in to it, but for its host key, which its Node says. None for one that is not shaped like AWS's.
 fn minion(seen: &Seen, route: Route, user: &str) -> Option<FoundMachine> {
-    let id = seen.instance_id()?;
-    let zone = seen.placement().and_then(|place| place.availability_zone()).unwrap_or_default();
+    let id = seen.instance_id().filter(|id| is_id(id, "i-"))?;
+    let zone = seen.placement().and_then(|place| place.availability_zone()).filter(|zone| region_of(zone).is_some())?;
     let public = seen.public_ip_address().and_then(|address| address.parse().ok());
     let machine = Machine {
         name: id.to_owned(),

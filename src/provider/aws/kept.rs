@@ -9,6 +9,7 @@ use crate::aws::Aws;
 use crate::aws::fault::{Explain as _, Fault};
 use crate::aws::layout::{Image, Surroundings};
 use crate::aws::permissions::{Need, Scope, implied, need};
+use crate::cluster::aws::{is_id, region_of};
 use crate::cluster::{Cluster, defaults};
 use crate::error::{Context as _, Result};
 
@@ -61,11 +62,18 @@ pub async fn load(aws: &Aws) -> Result<Option<Kept>> {
     };
     Ok(Some(Kept {
         cluster,
-        // What is missing or from another kup is chosen anew.
-        image: metadata.get(IMAGE).and_then(|text| serde_json::from_str(text).ok()),
-        zones: words(ZONES).collect(),
+        // What is missing or from another kup is chosen anew, and so is what can't be.
+        image: metadata.get(IMAGE).and_then(|text| serde_json::from_str(text).ok()).filter(shaped),
+        zones: words(ZONES).filter(|zone| region_of(zone).is_some()).collect(),
         kinds: words(KINDS).collect(),
     }))
+}
+
+/// Whether an image is shaped as AWS and distributions shape them: its user becomes a word of a command.
+fn shaped(image: &Image) -> bool {
+    let word = |text: &str, more: &[u8]| text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(&b));
+    let user = image.user.starts_with(|c: char| c.is_ascii_alphabetic()) && word(&image.user, b"-_");
+    user && is_id(&image.id, "ami-") && word(&image.architecture, b"_") && word(&image.root_device, b"/-_")
 }
 
 /// Writes it. With `new` only if there is none yet: then nobody has made anything of this cluster, since everybody keeps this first.

@@ -336,7 +336,7 @@ mod tests {
             role,
             path: format!("images/{name}.tar"),
             size: 1,
-            sha256: sha256.into(),
+            sha256: sha256.repeat(32),
             source: "test".into(),
             image: None,
         };
