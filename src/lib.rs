@@ -39,6 +39,7 @@ pub mod down;
 pub mod error;
 pub mod graph;
 pub mod interrupt;
+pub mod known;
 pub mod kubeconfig;
 pub mod lock;
 pub mod logs;

@@ -13,12 +13,15 @@ use serde::Serialize;
 
 use crate::backup::take::Taking;
 use crate::backup::{AnyStore, Reason, Snapshot};
+use crate::bootstrap::STEPS;
+use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::machine::Role;
 use crate::machine::ssh::Ssh;
 use crate::machine::topology::Topology;
 use crate::report::Report;
 use crate::standing::Standing;
+use crate::up::{Until, Up};
 
 pub mod aws;
 pub mod local;
@@ -39,6 +42,12 @@ pub trait Bring {
     async fn up(&self, until: Option<&'static str>, report: &Report) -> Result<()>;
     /// The cluster with its machines.
     async fn standing(&self) -> Result<Standing>;
+}
+
+/// What brings a cluster up to a step, all of it with none, as part of a restore.
+fn up_to(cluster: Cluster, until: Option<&str>, patience: Option<Duration>) -> Up {
+    let until = until.and_then(|name| STEPS.iter().position(|step| step.name == name)).map(Until::Step);
+    Up { until, patience, restoring: true, ..Up::of(cluster) }
 }
 
 /// What is to be restored, and how.

@@ -43,7 +43,7 @@ pub fn require(id: &ClusterId) -> Result<Cluster> {
     load(id)?.ok_or_else(|| {
         Error::new(format!("nothing is known here of a cluster {} of the provider {}", id.name, id.provider.as_str()))
             .why(format!("there is no {}", config_path(id).map(|p| p.display().to_string()).unwrap_or_default()))
-            .hint("kup get clusters lists the clusters there are; kup up makes one")
+            .hint("`kup get clusters` lists the clusters there are; `kup up` makes one")
     })
 }
 

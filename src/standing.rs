@@ -97,9 +97,10 @@ impl Standing {
         Ssh::connect(&found.machine, &self.login, LOGIN).await
     }
 
-    /// A machine's name without the cluster's: `master-1`.
-    pub fn short<'a>(&self, name: &'a str) -> &'a str {
-        short(&self.id, name)
+    /// The shortest name of a machine: `master-1`, or the cloud's for one that has no other.
+    pub fn short<'a>(&'a self, name: &'a str) -> &'a str {
+        let found = self.machines.iter().find(|found| found.machine.name == name);
+        found.and_then(|found| found.machine.called()).unwrap_or_else(|| short(&self.id, name))
     }
 }
 
@@ -126,7 +127,7 @@ pub async fn find(id: &ClusterId, provider: &impl Finder) -> Result<Found> {
     if let Some(meant) = did_you_mean(name, all.iter().map(String::as_str)) {
         error = error.hint(format!("did you mean --name {meant}?"));
     }
-    Err(error.hint("kup up makes one"))
+    Err(error.hint("`kup up` makes one"))
 }
 
 /// The machine that a user's word means: its name, the name without the cluster's, or what it is called among the cluster's resources in a
@@ -135,19 +136,24 @@ pub async fn find(id: &ClusterId, provider: &impl Finder) -> Result<Found> {
 /// # Errors
 /// An unknown one is a usage error that lists those there are.
 pub fn pick<'a>(id: &ClusterId, machines: &'a [FoundMachine], word: &str) -> Result<&'a FoundMachine> {
-    let called = |machine: &Machine| machine.cloud.as_ref().is_some_and(|cloud| cloud.resource == word);
-    let is = |machine: &Machine| machine.name == word || short(id, &machine.name) == word || called(machine);
+    let is = |machine: &Machine| machine.name == word || short(id, &machine.name) == word || machine.called() == Some(word);
     if let Some(found) = machines.iter().find(|found| is(&found.machine)) {
         return Ok(found);
     }
-    let names: Vec<&str> = machines.iter().map(|m| short(id, &m.machine.name)).collect();
+    let names = machines.iter().map(|m| both(id, &m.machine.name, m.machine.called()));
     let mut error = Error::usage(format!("cluster {} has no machine {}", id.name, quoted(word)))
-        .why(format!("its machines are {}", names.join(", ")));
-    let full = machines.iter().map(|m| m.machine.name.as_str());
-    if let Some(meant) = did_you_mean(word, names.iter().copied().chain(full)) {
+        .why(format!("its machines are {}", names.collect::<Vec<_>>().join(", ")));
+    let called = machines.iter().filter_map(|m| m.machine.called());
+    let names = machines.iter().map(|m| short(id, &m.machine.name)).chain(machines.iter().map(|m| m.machine.name.as_str()));
+    if let Some(meant) = did_you_mean(word, called.chain(names)) {
         error = error.hint(format!("did you mean {meant}?"));
     }
     Err(error)
+}
+
+/// A machine's names: `master-1`; `master-1 (i-0123456789abcdef0)` where its Node is named by the cloud.
+pub fn both(id: &ClusterId, name: &str, called: Option<&str>) -> String {
+    called.map_or_else(|| short(id, name).to_owned(), |called| format!("{called} ({name})"))
 }
 
 /// A machine's name without the cluster's.
@@ -212,7 +218,11 @@ mod tests {
         for word in ["master-1", "i-0123456789abcdef0"] {
             assert_eq!(pick(&id, &all, word).unwrap().machine.name, "i-0123456789abcdef0");
         }
-        assert!(pick(&id, &all, "master-2").is_err());
+        insta::assert_snapshot!(pick(&id, &all, "mastre-1").unwrap_err().to_string(), @r"
+        cluster a-b has no machine `mastre-1`
+          because: its machines are master-1 (i-0123456789abcdef0), minion-1, minion-10
+          next: did you mean master-1?
+        ");
     }
 
     #[test]

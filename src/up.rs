@@ -77,6 +77,21 @@ pub enum Outcome {
 }
 
 impl Up {
+    /// All of this cluster, with nothing else said.
+    pub fn of(cluster: Cluster) -> Up {
+        Up {
+            cluster,
+            until: None,
+            raise_limits: false,
+            mirror: None,
+            replace: Vec::new(),
+            break_lock: false,
+            patience: None,
+            command: String::new(),
+            restoring: false,
+        }
+    }
+
     /// Whose cluster this is.
     pub fn id(&self) -> ClusterId {
         ClusterId { provider: self.cluster.provider, name: self.cluster.name.clone() }

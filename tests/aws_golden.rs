@@ -159,3 +159,16 @@ fn a_plan_by_hand_costs_what_it_costs() {
     // Narrow screens have whole tables too: only single words are longer.
     assert!(text.lines().take_while(|line| !line.is_empty()).all(|line| line.chars().count() <= 90), "{text}");
 }
+
+/// Nobody waits for what is not done.
+#[test]
+fn only_what_changes_something_takes_time() {
+    let cluster = cluster("aws-minimal");
+    let around = around(&cluster);
+    let mut plan = Plan::new(layout(&cluster, &around).unwrap(), Vec::new(), &aws(&cluster.name), |_| false).unwrap();
+    let said = |plan: &Plan<Aws>, seconds| View::of(plan, &cluster, &around, seconds).unwrap().text(None, true);
+    assert!(said(&plan, None).ends_with("\nExpected time: unknown, there was no such run from here yet."));
+    plan.items.iter_mut().for_each(|item| item.verb = Verb::Keep);
+    assert!(said(&plan, None).ends_with("they are not estimated."), "{}", said(&plan, None));
+    assert!(said(&plan, Some(2.0)).contains("\nExpected time: 2.0s"), "{}", said(&plan, Some(2.0)));
+}

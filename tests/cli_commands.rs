@@ -77,6 +77,13 @@ impl World {
         Pki::open(&dir.join("pki")).unwrap();
     }
 
+    /// Leaves what `kup up` notes of a cluster on AWS.
+    fn noted(&self, name: &str) {
+        let dir = self.path("state/kup/aws").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("login.json"), r#"{"region":"eu-west-1","profile":null}"#).unwrap();
+    }
+
     /// What kup says and its exit code, without what differs from run to run.
     fn kup(&self, line: &str) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_kup"))
@@ -87,6 +94,9 @@ impl World {
             .env("HOME", self.dir.path())
             .env("XDG_STATE_HOME", self.path("state"))
             .env("KUP_ENGINE", "docker")
+            // Whoever asks AWS here is told at once that nobody answers.
+            .envs([("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_EC2_METADATA_DISABLED", "true")])
+            .envs([("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")])
             .output()
             .unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -110,14 +120,115 @@ const ALL: [&str; 7] = ["status", "get nodes", "graph c.svg", "ssh master-1", "l
 fn without_a_cluster_each_says_so() {
     let world = World::with(&[]);
     for line in ALL {
-        assert_eq!(world.kup(line), "error: there is no cluster\n  next: kup up makes one\nexit 1", "{line}");
+        let (command, rest) = line.split_at(line.find(' ').filter(|_| !line.starts_with("get ")).unwrap_or(line.len()));
+        let there = format!("`kup {command} --provider aws{rest}` looks on AWS");
+        let said = format!("error: there is no cluster on this machine\n  next: {there}\n  next: `kup up` makes one\nexit 1");
+        assert_eq!(world.kup(line), said, "{line}");
     }
+    insta::assert_snapshot!(world.kup("down"), @"
+    There is no cluster on this machine; `kup down --provider aws` looks on AWS.
+    exit 0
+    ");
     assert_eq!(
         world.kup("get clusters"),
-        "note    there is no cluster; `--provider aws` lists those on AWS; `kup up` makes one\nexit 0"
+        "note    there is no cluster; `kup get clusters --provider aws` lists those on AWS; `kup up` makes one\nexit 0"
     );
     assert_eq!(world.kup("get clusters -o json"), "[]\nexit 0");
     assert!(!world.path("state").exists(), "looking makes nothing");
+}
+
+#[test]
+fn the_only_cluster_known_of_on_aws_is_meant_where_there_is_none_here() {
+    let world = World::with(&[]);
+    world.noted("there");
+    insta::assert_snapshot!(world.kup("status"), @"
+    note    cluster there on AWS (eu-west-1) is meant: there is none on this machine
+    error: http://127.0.0.1:1, which is to be called in place of AWS, does not answer
+      because: dispatch failure: io error: client error (Connect): tcp connect error: Connection refused (os error 111)
+      next: start what is to answer there; or `unset AWS_ENDPOINT_URL` (or endpoint_url of the profile), to call AWS itself
+    exit 1
+    ");
+    let named = world.kup("logs --name there");
+    assert!(named.contains("cluster there on AWS (eu-west-1) is meant") && named.contains("http://127.0.0.1:1"), "{named}");
+    // What can't be undone is never guessed.
+    insta::assert_snapshot!(world.kup("down -y"), @"
+    error: there is no cluster on this machine
+      because: on AWS this machine knows of there
+      next: `kup down --provider aws --region eu-west-1 --name there -y` means cluster there on AWS
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("etcd restore latest -y --name there"), @"
+    error: there is no cluster there on this machine
+      because: on AWS this machine knows of there
+      next: `kup etcd restore --provider aws --region eu-west-1 latest -y --name there` means cluster there on AWS
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("addons disable metrics-server"), @"
+    error: there is no cluster on this machine
+      because: on AWS this machine knows of there
+      next: `kup addons disable --provider aws --region eu-west-1 --name there metrics-server` means cluster there on AWS
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("get clusters"), @"
+    note    there is no cluster; `kup up` makes one
+    note    on AWS this machine knows of there; `kup get clusters --provider aws --region eu-west-1` lists those there are
+    exit 0
+    ");
+    // Others are not.
+    for line in ["status --provider local", "status --name other", "ssh master-1 --name other"] {
+        let said = world.kup(line);
+        assert!(!said.contains("meant") && !said.contains("127.0.0.1"), "{line}: {said}");
+    }
+    fs::write(world.path("config-default.yaml"), "apiVersion: kup.dev/v1alpha1\nkind: Cluster\nprovider: local\n").unwrap();
+    assert!(!world.kup("status").contains("127.0.0.1"), "a config means its provider");
+}
+
+#[test]
+fn what_is_here_comes_first_and_of_several_elsewhere_none_is_taken() {
+    let world = World::with(&[("one", "master-1", false)]);
+    world.saved("one");
+    world.noted("there");
+    assert!(world.kup("status").starts_with("Cluster one (local"), "{}", world.kup("status"));
+    let world = World::with(&[]);
+    world.noted("there");
+    // Somebody else's context may have such a name: nobody is asked about it unasked.
+    fs::create_dir(world.path(".kube")).unwrap();
+    let config = json!({ "contexts": [{ "name": "aws_prod", "context": {} }, { "name": "other", "context": {} }] });
+    fs::write(world.path(".kube/config"), config.to_string()).unwrap();
+    assert!(world.kup("status").contains("cluster there on AWS (eu-west-1) is meant"), "{}", world.kup("status"));
+    world.noted("elsewhere");
+    insta::assert_snapshot!(world.kup("status"), @"
+    error: there is no cluster on this machine
+      because: on AWS this machine knows of elsewhere, there
+      next: `kup status --provider aws --region eu-west-1 --name elsewhere` means cluster elsewhere on AWS
+      next: `kup status --provider aws --region eu-west-1 --name there` means cluster there on AWS
+    exit 2
+    ");
+    insta::assert_snapshot!(world.kup("kubectl --name prod -- get nodes"), @"
+    error: there is no cluster prod on this machine
+      because: on AWS this machine knows of prod
+      next: `kup kubectl --provider aws --name prod -- get nodes` means cluster prod on AWS
+    exit 2
+    ");
+}
+
+#[test]
+fn what_aws_needs_to_be_asked_is_named_by_flags_that_there_are() {
+    let world = World::with(&[]);
+    for line in ["status --provider aws", "etcd list --provider aws", "gc", "get clusters --provider aws", "up --provider aws"] {
+        let said = world.kup(line);
+        let flag = "next: add --region us-west-2, or write aws.region into the config";
+        assert!(said.contains("no AWS region is set") && said.contains(flag), "{line}: {said}");
+        let said = world.kup(&format!("{line} --region us-west-2"));
+        let does = "error: http://127.0.0.1:1, which is to be called in place of AWS, does not answer";
+        assert!(said.contains(does) && !said.contains("sso") && said.ends_with("exit 1"), "{line}: {said}");
+    }
+    insta::assert_snapshot!(world.kup("gc --provider local"), @"
+    error: kup gc looks on AWS only
+      because: on this host nothing is left that `kup get clusters --provider local` does not list, with machines or without
+      next: `kup down --provider local --name NAME` removes what is left of one
+    exit 2
+    ");
 }
 
 #[test]
@@ -174,7 +285,7 @@ fn a_cluster_that_is_not_there_is_answered_with_those_that_are() {
             error: there is no cluster `tow` of the provider local
               because: the clusters there are: one, two
               next: did you mean --name two?
-              next: kup up makes one
+              next: `kup up --name tow` makes one
             exit 2
             ");
         }
@@ -224,7 +335,7 @@ fn a_cluster_made_elsewhere_is_named_so() {
                 insta::assert_snapshot!(said, @r"
                 error: nothing is known here of a cluster one of the provider local
                   because: there is no HOME/state/kup/local/one/cluster.yaml
-                  next: kup get clusters lists the clusters there are; kup up makes one
+                  next: `kup get clusters` lists the clusters there are; `kup up` makes one
                 exit 1
                 ");
             }
@@ -273,7 +384,7 @@ fn stopped_machines_are_named_with_what_starts_them() {
     minion-1/console: container one-minion-1: exited, exit code 137
     minion-1/console: the last words of one-minion-1
     error: minion-1 could not be asked for its journals
-      next: kup status shows every part
+      next: `kup status` shows every part
     exit 1
     ");
     insta::assert_snapshot!(world.kup("get nodes"), @r"

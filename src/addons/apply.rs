@@ -162,7 +162,7 @@ async fn remove(client: &Client, keys: &[Key]) -> Result<()> {
                 let finalizers = object.metadata.finalizers.unwrap_or_default().join(", ");
                 return Err(Error::new(format!("{kind} {name} is not gone after {} s", REMOVE.as_secs()))
                     .why(if finalizers.is_empty() { "it names no reason".into() } else { format!("it waits for: {finalizers}") })
-                    .hint(format!("kup kubectl -- describe {} {name}", kind.to_lowercase())));
+                    .hint(format!("`kup kubectl -- describe {} {name}` says more", kind.to_lowercase())));
             }
             tokio::time::sleep(POLL).await;
         }

@@ -122,7 +122,7 @@ pub fn named(word: &str) -> Result<&'static Addon> {
         if let Some(meant) = did_you_mean(word, names()) {
             error = error.hint(format!("did you mean {meant}?"));
         }
-        error.hint("kup addons list says what each is")
+        error.hint("`kup addons list` says what each is")
     })
 }
 
@@ -273,7 +273,7 @@ mod tests {
         there is no add-on `metrics_server`
           because: the add-ons are coredns, metrics-server, local-storage
           next: did you mean metrics-server?
-          next: kup addons list says what each is
+          next: `kup addons list` says what each is
         ");
     }
 }

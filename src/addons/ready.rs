@@ -61,9 +61,11 @@ impl Condition {
     fn hint(self) -> String {
         match self {
             Condition::Deployment(namespace, name) => {
-                format!("kup kubectl -- -n {namespace} describe deployment {name}, and `get events` there, say more")
+                format!(
+                    "`kup kubectl -- -n {namespace} describe deployment {name}` says more; so does `kup kubectl -- -n {namespace} get events`"
+                )
             }
-            Condition::ApiGroup(name) => format!("kup kubectl -- describe apiservice {name}"),
+            Condition::ApiGroup(name) => format!("`kup kubectl -- describe apiservice {name}` says more"),
         }
     }
 }
@@ -125,7 +127,7 @@ pub async fn wait(api: &ApiClient, addon: &Addon, until: Instant, waiting: impl 
     let mut told = String::new();
     loop {
         // A server that restarts, or has fallen silent, answers again in a moment.
-        let more = || "kup status shows every part".to_owned();
+        let more = || "`kup status` shows every part".to_owned();
         let (words, hint) = match tokio::time::timeout(REQUEST, addon.unmet(&client)).await {
             Ok(Ok(None)) => return Ok(()),
             Ok(Ok(Some((condition, State::Waiting(why))))) => (format!("{}: {why}", condition.title()), condition.hint()),

@@ -20,7 +20,7 @@ use backon::{ExponentialBuilder, Retryable as _};
 use sha2::{Digest as _, Sha256};
 
 use super::deadline::Deadlines;
-use super::fault::{self, Failure, Fault};
+use super::fault::{self, Failure, Fault, First};
 use super::watch::Watch;
 use crate::cluster::aws::is_region;
 use crate::cluster::problem::quoted;
@@ -222,7 +222,7 @@ impl Aws {
         let Some(region) = config.region().map(ToString::to_string).filter(|region| !region.is_empty()) else {
             return Err(Error::usage("no AWS region is set")
                 .why("neither the config, nor the environment, nor the profile names one")
-                .hint("write aws.region into the config, or give --set aws.region=us-west-2")
+                .hint("add --region us-west-2, or write aws.region into the config")
                 .hint("or `export AWS_REGION=us-west-2`, or `aws configure set region us-west-2`"));
         };
         places(&region, [config.endpoint_url().map(str::to_owned), std::env::var("AWS_ENDPOINT_URL_S3").ok()])?;
@@ -272,8 +272,15 @@ impl Aws {
         let soon = aws_sdk_sts::config::Config::builder().retry_config(RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS));
         let what = "AWS does not say who we are";
         let call = self.sts.get_caller_identity().customize().config_override(soon);
-        let call = async { call.send().await.map_err(|e| fault::login(what, self.profile.as_deref(), e)) };
-        let caller = self.deadlines.needed("who calls it", call).await?;
+        let endpoint = std::env::var("AWS_ENDPOINT_URL_STS").ok().or_else(|| self.endpoint.clone());
+        let call = async {
+            call.send().await.map_err(|error| {
+                let status = error.raw_response().map(|response| response.status().as_u16());
+                fault::login(what, First { profile: self.profile.as_deref(), endpoint: endpoint.as_deref(), status }, error)
+            })
+        };
+        let at = endpoint.as_ref().map(|url| format!(", at {url}")).unwrap_or_default();
+        let caller = self.deadlines.needed(&format!("who calls it{at}"), call).await?;
         let (Some(account), Some(arn)) = (caller.account, caller.arn) else {
             return Err(Error::new(what).why("the answer names no account").kind(Kind::Credentials));
         };

@@ -62,7 +62,8 @@ async fn what_has_to_be_known_is_named_if_it_is_not_said() {
       next: try again; if it stays so, check the network, and AWS_ENDPOINT_URL if you set it
     ");
     let who = aws.caller().await.unwrap_err();
-    assert_eq!(who.what, "AWS did not say within 0.05 s who calls it");
+    let place = aws.endpoint.unwrap_or_default();
+    assert_eq!(who.what, format!("AWS did not say within 0.05 s who calls it, at {place}"));
 }
 
 #[tokio::test]

@@ -345,18 +345,40 @@ pub fn unless_gone<T>(outcome: std::result::Result<T, Failure>) -> std::result::
     }
 }
 
+/// Where, and as whom, the very first call was made, and how it was answered.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct First<'a> {
+    /// The profile that was asked for by name.
+    pub profile: Option<&'a str>,
+    /// The endpoint that is set, if it is not AWS's own.
+    pub endpoint: Option<&'a str>,
+    /// The HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+}
+
 /// The error of the very first call: whatever goes wrong there is about logging in, unless AWS was not reached, or has too much to do.
-/// `profile` is the one that was asked for by name.
-pub fn login<E, R>(what: &str, profile: Option<&str>, error: SdkError<E, R>) -> Error
+pub fn login<E, R>(what: &str, first: First<'_>, error: SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,
 {
     let mut failure = Failure::of(error);
+    // AWS has a code for whatever it says.
+    let other = first.status.filter(|_| failure.code.is_empty());
+    if let Some(status) = other {
+        failure.fault = Fault::Network;
+        failure.message = format!("the answer, HTTP {status}, is none of AWS's");
+    }
     if !matches!(failure.fault, Fault::Network | Fault::Throttled | Fault::Down) {
         failure.fault = Fault::Login;
     }
-    failure.error_as(what, profile)
+    let Some(url) = first.endpoint.filter(|_| failure.fault == Fault::Network) else {
+        return failure.error_as(what, first.profile);
+    };
+    let does = if other.is_some() { "is not AWS" } else { "does not answer" };
+    Error::new(format!("{url}, which is to be called in place of AWS, {does}"))
+        .why(failure.said())
+        .hint("start what is to answer there; or `unset AWS_ENDPOINT_URL` (or endpoint_url of the profile), to call AWS itself")
 }
 
 #[cfg(test)]

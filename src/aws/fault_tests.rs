@@ -48,7 +48,7 @@ fn a_first_call_that_aws_had_no_time_for_is_no_wrong_login() {
     use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
     let first = |code: &str| {
         let refused = GetCallerIdentityError::generic(ErrorMetadata::builder().code(code).message("no").build());
-        login("no identity", None, SdkError::service_error(refused, ()))
+        login("no identity", First::default(), SdkError::service_error(refused, ()))
     };
     for code in ["Throttling", "RequestLimitExceeded", "ServiceUnavailable", "InternalFailure"] {
         let error = first(code);
@@ -63,4 +63,26 @@ fn a_first_call_that_aws_had_no_time_for_is_no_wrong_login() {
 fn a_wrong_clock_is_not_taken_for_a_wrong_login() {
     let text = told(Fault::Login, "SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than …");
     assert!(text.contains("clock") && !text.contains("sso"), "{text}");
+}
+
+/// A proxy's page, or a program that is not AWS, says nothing about whether one may log in.
+#[test]
+fn what_is_not_aws_is_no_wrong_login() {
+    use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
+    let first = |endpoint, status| {
+        let page = GetCallerIdentityError::generic(ErrorMetadata::builder().build());
+        login("no identity", First { endpoint, status, profile: None }, SdkError::service_error(page, ()))
+    };
+    let error = first(Some("http://127.0.0.1:9"), Some(502));
+    assert_eq!(error.kind, Kind::Failed);
+    insta::assert_snapshot!(error, @r"
+    http://127.0.0.1:9, which is to be called in place of AWS, is not AWS
+      because: the answer, HTTP 502, is none of AWS's
+      next: start what is to answer there; or `unset AWS_ENDPOINT_URL` (or endpoint_url of the profile), to call AWS itself
+    ");
+    let error = first(None, Some(407));
+    assert!(
+        error.kind == Kind::Failed && error.to_string().contains("HTTP 407") && !error.to_string().contains("sso"),
+        "{error}"
+    );
 }

@@ -32,14 +32,15 @@ where
     M: Future<Output = Result<T, Failure>>,
     L: Future<Output = Result<Option<T>, Failure>>,
 {
-    let mut pause = PAUSE;
-    for attempt in 1.. {
+    let (mut pause, mut left) = (PAUSE, ATTEMPTS);
+    loop {
+        left -= 1;
         let failure = match make().await {
             Ok(made) => return Ok(made),
             Err(failure) => failure,
         };
         let open = open(&failure);
-        if attempt == ATTEMPTS || !(open || failure.fault == Fault::Throttled) {
+        if left == 0 || !(open || failure.fault == Fault::Throttled) {
             return Err(failure);
         }
         if open && let Some(there) = seen(LOOKS, &look).await? {
@@ -48,7 +49,6 @@ where
         sleep(pause).await;
         pause *= 2;
     }
-    unreachable!("the last attempt returns")
 }
 
 /// What has the name that a call was refused for, as soon as `look` sees it: that a name is taken is known before what has it. None if it is

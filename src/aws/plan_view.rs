@@ -223,7 +223,13 @@ impl View {
         }
         let _ = writeln!(text, "Traffic, requests and what is stored in the bucket come on top; they are not estimated.");
         let expected = self.expected_seconds.map(duration);
-        let _ = write!(text, "Expected time: {}.", expected.as_deref().unwrap_or("unknown, there was no such run from here yet"));
+        match expected.as_deref().or((!self.is_empty()).then_some("unknown, there was no such run from here yet")) {
+            Some(time) => {
+                let _ = write!(text, "Expected time: {time}.");
+            }
+            // Nobody waits for nothing.
+            None => text.truncate(text.trim_end().len()),
+        }
         text
     }
 }

@@ -219,14 +219,52 @@ pub fn node_ready(node: &Node) -> std::result::Result<(), String> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     match conditions.into_iter().flatten().find(|c| c.type_ == "Ready") {
         Some(c) if c.status == "True" => Ok(()),
-        Some(c) => Err(c.message.clone().unwrap_or_else(|| "not Ready".into())),
+        Some(c) => Err(why_not(c.message.as_deref().unwrap_or_default())),
         None => Err("it has not reported yet".into()),
     }
+}
+
+/// Characters of a kubelet's own words that are shown after ours.
+const KUBELETS: usize = 80;
+
+/// What a kubelet, or the controller that misses it, says of a Node that is not Ready: in our words, and the end of its own, where it comes
+/// to the point.
+fn why_not(message: &str) -> String {
+    let known = [
+        ("NetworkPluginNotReady", "its network for pods is not there yet"),
+        ("container runtime is down", "containerd does not answer its kubelet"),
+        ("container runtime status", "containerd does not answer its kubelet"),
+        ("PLEG is not healthy", "containerd answers its kubelet too slowly"),
+        ("CSINode is not yet initialized", "its kubelet has not looked for storage drivers yet"),
+        ("stopped posting node status", "its kubelet says nothing any more"),
+        ("node is shutting down", "it is shutting down"),
+    ];
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    if message.is_empty() {
+        return "not Ready".to_owned();
+    }
+    let ours =
+        known.into_iter().find(|(theirs, _)| message.contains(theirs)).map_or("its kubelet is not ready yet", |(_, ours)| ours);
+    let length = message.chars().count();
+    let end: String = message.chars().skip(length.saturating_sub(KUBELETS)).collect();
+    format!("{ours}; kubelet: {}{end}", if length > KUBELETS { "…" } else { "" })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kubelets_words_come_after_ours_and_are_short() {
+        let long = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin \
+                    returns error: cni plugin not initialized";
+        insta::assert_snapshot!(why_not(long), @"its network for pods is not there yet; kubelet: …kPluginNotReady message:Network plugin returns error: cni plugin not initialized");
+        assert_eq!(
+            why_not("Kubelet stopped posting node status."),
+            "its kubelet says nothing any more; kubelet: Kubelet stopped posting node status."
+        );
+        assert_eq!((why_not(""), why_not("new")), ("not Ready".into(), "its kubelet is not ready yet; kubelet: new".into()));
+    }
 
     #[test]
     fn manifests_of_several_documents_are_read() {

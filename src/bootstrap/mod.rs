@@ -57,6 +57,12 @@ mod tests {
     use super::*;
     use crate::machine::Role;
 
+    /// Whoever puts something before it leaves out the last.
+    #[test]
+    fn the_gate_is_the_last_step() {
+        assert_eq!(STEPS.last().map(|step| step.name), Some(ready::STEP.name));
+    }
+
     #[test]
     fn every_step_needs_only_earlier_ones() {
         for (i, step) in STEPS.iter().enumerate() {

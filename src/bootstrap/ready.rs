@@ -34,7 +34,8 @@ const NODE_UNITS: &[&str] = &["containerd.service", "kubelet.service", "flanneld
 const MASTER_UNITS: &[&str] =
     &["etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service"];
 
-pub(super) const STEP: Step = Step {
+/// The gate as a step.
+pub const STEP: Step = Step {
     name: "ready",
     title: "all ready",
     on: On::Cluster,
@@ -42,6 +43,21 @@ pub(super) const STEP: Step = Step {
     after: &[After::All("network"), After::All("proxy"), After::All("minions"), After::All("addons"), After::All("balancer")],
     run: Run::Cluster(|context, span| Box::pin(run(context, span))),
 };
+
+/// The gate once more, for whoever changes a cluster that stands.
+///
+/// # Errors
+/// As the step's.
+pub async fn again(context: &Context, title: &str) -> Result<()> {
+    let span = context.report.step(title);
+    match run(context, &span).await {
+        Ok(word) => {
+            span.done_with(word);
+            Ok(())
+        }
+        Err(error) => span.close(Err(error.within(format!("the step `{}` failed", STEP.name)))),
+    }
+}
 
 async fn run(context: &Context, span: &Span) -> Result<String> {
     let until = Instant::now() + context.deadline(DEADLINE);
@@ -71,8 +87,23 @@ async fn gate(context: &Context, waits: &Waits<'_>, until: Instant) -> Result<St
     // Nobody who waits for DNS waits for the others too.
     let ((hosts, from_pods), ()) =
         tokio::try_join!(nodes_and_dns(context, waits, until, &dns), addons_ready(context, waits, until, &others))?;
-    let words = others.iter().map(|a| format!(", {}", a.name)).collect::<String>();
-    Ok(format!("{hosts} nodes, DNS answers ({from_pods} from pods){words}"))
+    // Of machines that set themselves up all that is known is their Nodes, which the step before has waited for.
+    let nodes = context.nodes().await?.borrow().values().filter(|node| node_ready(node).is_ok()).count();
+    let others: Vec<&str> = others.iter().map(|addon| addon.name).collect();
+    Ok(words(nodes, hosts, from_pods, &others))
+}
+
+/// `5 nodes, DNS answers (2 from pods), local-storage`
+fn words(nodes: usize, asked: usize, from_pods: usize, addons: &[&str]) -> String {
+    let word = if nodes == 1 { "node" } else { "nodes" };
+    let place = if asked == nodes { String::new() } else { format!(" on {asked}") };
+    let how = match from_pods {
+        0 => String::new(),
+        all if all == asked => " from pods".to_owned(),
+        some => format!(" ({some} from pods)"),
+    };
+    let addons: String = addons.iter().map(|addon| format!(", {addon}")).collect();
+    format!("{nodes} {word}, DNS answers{place}{how}{addons}")
 }
 
 /// Waits for every node, then for good answers on all of them. Says how many nodes there are, and how many were asked out of a pod.
@@ -220,5 +251,17 @@ async fn dns_answers(context: &Context, host: Arc<Host>, waits: &Waits<'_>, unti
             return Err(look(&host).explain(error).await.hint("`kup status` shows every part"));
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_nodes_are_counted_and_one_is_a_node() {
+        assert_eq!(words(1, 1, 1, &[]), "1 node, DNS answers from pods");
+        assert_eq!(words(5, 1, 0, &["ebs", "metrics"]), "5 nodes, DNS answers on 1, ebs, metrics");
+        assert_eq!(words(5, 5, 2, &[]), "5 nodes, DNS answers (2 from pods)");
     }
 }

@@ -95,7 +95,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
 }
 
 async fn list(target: &TargetArgs, ui: &Ui) -> Result<()> {
-    let target = target.require(&ui.report).await?;
+    let target = target.require(ui).await?;
     let standing = Standing::of(&target.id, &target.provider).await?;
     let api = answering(&standing).await;
     let rows = futures::future::join_all(ADDONS.iter().map(|addon| async {
@@ -128,7 +128,7 @@ async fn list(target: &TargetArgs, ui: &Ui) -> Result<()> {
             (_, true) => "on",
             (_, false) => "off",
         };
-        [row.name.to_owned(), on.to_owned(), state_words(&row), row.what.to_owned()]
+        [row.name.to_owned(), on.to_owned(), ui.same().complete(&state_words(&row)), row.what.to_owned()]
     });
     ui.print(table(["ADD-ON", "CONFIG", "STATE", "WHAT IT IS"], rows));
     Ok(())
@@ -150,7 +150,7 @@ async fn turn(switch: &Switch, on: bool, ui: &Ui) -> Result<()> {
     if let Some(addon) = addons.iter().find(|a| a.required && !on) {
         return Err(Error::usage(format!("{} can't be turned off: it is {}, which every cluster needs", addon.name, addon.what)));
     }
-    let target = switch.target.require(&ui.report).await?;
+    let target = switch.target.require_said(ui).await?;
     target.announce(&ui.report);
     let name = &target.id.name;
     let command = std::env::args().collect::<Vec<_>>().join(" ");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::same::Same;
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::cluster::{Loaded, Overrides, Source, load};
 use crate::error::Result;
@@ -58,6 +59,16 @@ impl ConfigArgs {
             sets: self.sets.clone(),
         };
         Source::new(self.file.clone(), overrides)
+    }
+
+    /// What was typed to mean a cluster, and what it is made of.
+    pub fn same(&self) -> Same {
+        Same::default()
+            .with("provider", self.provider.map(ProviderKind::as_str))
+            .with("profile", self.profile.as_deref())
+            .with("region", self.region.as_deref())
+            .with("name", self.name.as_deref())
+            .of_file(self.file.as_deref())
     }
 
     /// Loads the config, and says so if a file was used that nobody named.

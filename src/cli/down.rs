@@ -32,12 +32,14 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    match args.target.which(&ui.report).await? {
+    match args.target.which(ui).await? {
         Some(Which::Local(target)) => local(&args, target, ui).await,
         Some(Which::Aws(provider)) => aws::run(&args, provider, ui).await,
         None if ui.json => ui.result(&json!({ "removed": null })),
         None => {
-            ui.print(args.target.nowhere(&ui.report)?);
+            let Error { what, hints, .. } = args.target.none(&ui.report)?;
+            let all: Vec<String> = std::iter::once(what.replacen('t', "T", 1)).chain(hints).collect();
+            ui.print(format!("{}.", all.join("; ")));
             Ok(())
         }
     }
@@ -48,7 +50,13 @@ async fn local(args: &Args, target: Target<LocalProvider>, ui: &Ui) -> Result<()
     let found = down::plan(&target.id, &target.provider).await?;
     let things = found.machines.len() + found.others.len();
     if things > 0 {
-        let question = format!("Remove cluster {name} with {} machines and all that is in it?", found.machines.len());
+        if !args.yes && !ui.json {
+            let machines = found.machines.iter().map(|found| format!("machine {}", found.machine.name));
+            ui.print(machines.chain(found.others.iter().cloned()).collect::<Vec<_>>().join("\n"));
+        }
+        let machines = found.machines.len();
+        let word = if machines == 1 { "machine" } else { "machines" };
+        let question = format!("Remove cluster {name} with {machines} {word} and all that is in it?");
         if !ui.confirm(question, args.yes).await? {
             return Err(Error::new("nothing was removed").kind(Kind::Interrupted));
         }

@@ -119,6 +119,7 @@ fn run(
             reader_gone: AtomicBool::new(false),
             unwritten: Mutex::new(None),
             at_end: Mutex::new(None),
+            same: Mutex::default(),
             interrupt: Interrupt::default(),
         };
         let outcome = {
@@ -137,6 +138,7 @@ fn run(
             }
         };
         let record = display.finish().await;
+        let outcome = outcome.map_err(|error| ui.same().complete_error(error));
         let at_end = ui.at_end.lock().unwrap_or_else(PoisonError::into_inner).take();
         match at_end.map(|work| work(&record, outcome.is_ok())) {
             Some(Err(error)) if outcome.is_ok() => Err(error),

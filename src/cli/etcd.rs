@@ -108,9 +108,9 @@ async fn masters(standing: &Standing, report: &Report) -> Vec<Ssh> {
 }
 
 async fn backup(target: &TargetArgs, ui: &Ui) -> Result<()> {
-    let target = target.require(&ui.report).await?;
+    let target = target.require(ui).await?;
     target.announce(&ui.report);
-    let flags = target.id.flags();
+    let flags = target.flags();
     let standing = Standing::of(&target.id, &target.provider).await?;
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     let store = store(&target.id, &target.provider)?;
@@ -153,15 +153,13 @@ async fn take(standing: &Standing, store: &AnyStore, report: &Report) -> Result<
 }
 
 async fn list(target: &TargetArgs, ui: &Ui) -> Result<()> {
-    let Some(Target { id, provider }) = target.any(&ui.report).await? else {
-        return Err(Error::new(target.nowhere(&ui.report)?.trim_end_matches('.').to_owned()).hint("kup up makes one"));
-    };
+    let Target { id, provider } = target.require(ui).await?;
     let rows = rows(&id, &provider, &ui.report).await?;
     if ui.json {
         return ui.result(&rows);
     }
     if rows.is_empty() {
-        ui.print("There is no snapshot yet; `kup etcd backup` takes one.");
+        ui.print(ui.same().complete("There is no snapshot yet; `kup etcd backup` takes one."));
         return Ok(());
     }
     let rows = rows.into_iter().map(|row| {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Ui;
 use super::config_args::ConfigArgs;
 use super::nodes::table;
+use super::same::Same;
 use crate::aws::census::{self, Thing};
 use crate::aws::leftovers::{Volumes, is_claim};
 use crate::cluster::spec::ProviderKind;
@@ -18,9 +19,13 @@ use crate::up::aws::{cost, counted, down};
 /// List what is left on AWS of clusters that have no machines any more, and what it costs
 ///
 /// Looks at everything that carries kup's tags or paths in the account and region. A cluster that was only begun counts too: look before
-/// you delete. Volumes that pods claimed, as `kup down` keeps them, are listed, and removed only with `--volumes delete`.
+/// you delete. Volumes that pods claimed, as `kup down` keeps them, are listed, and removed only with `--volumes delete`. On this host
+/// `kup get clusters` lists also what has no machines, and `kup down` removes it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
+    /// Whose leftovers: aws, which it is without this too
+    #[arg(long)]
+    provider: Option<ProviderKind>,
     /// Region; without it that of the config, of AWS_REGION or of the profile [env: KUP_REGION]
     #[arg(long)]
     region: Option<String>,
@@ -51,6 +56,11 @@ struct Left {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
+    if args.provider == Some(ProviderKind::Local) {
+        return Err(Error::usage("kup gc looks on AWS only")
+            .why("on this host nothing is left that `kup get clusters --provider local` does not list, with machines or without")
+            .hint("`kup down --provider local --name NAME` removes what is left of one"));
+    }
     let config = ConfigArgs {
         region: args.region.clone(),
         profile: args.profile.clone(),
@@ -58,6 +68,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         ..ConfigArgs::default()
     };
     let provider = AwsProvider::connect(&config.load(&ui.report)?.cluster).await?;
+    ui.means(Same::on_aws(&provider).without("name"));
     ui.report.note(format!("AWS account {}", provider.identity()));
     let left = leftovers(census::take(&provider.aws, None).await?);
     if !ui.json {
@@ -147,7 +158,7 @@ fn show(provider: &AwsProvider, left: &[Left], ui: &Ui) {
         }
     }
     let but = if left.iter().all(|one| one.kept.is_empty()) { "" } else { ", what was kept only with `--volumes delete`" };
-    ui.print(format!("\n`kup gc --delete` removes all of it{but}."));
+    ui.print(ui.same().complete(&format!("\n`kup gc --delete` removes all of it{but}.")));
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use serde::Serialize;
 use super::Ui;
 use super::config_args::ConfigArgs;
 use super::nodes::table;
+use super::same::Same;
 use super::target::TargetArgs;
 use crate::aws::census::{self, Billed};
 use crate::aws::leftovers::is_kept;
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::Result;
+use crate::known;
 use crate::machine::Role;
 use crate::provider::aws::kept;
 use crate::provider::{AwsProvider, ClusterId, Finder, LocalProvider};
@@ -73,7 +75,11 @@ struct ClusterRow {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct NodeRow {
+    /// Its Node's name.
     name: String,
+    /// What it is called among the cluster's resources in a cloud, if that is another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    called: Option<String>,
     role: Role,
     address: std::net::Ipv4Addr,
     running: bool,
@@ -116,9 +122,19 @@ async fn clusters(local: &LocalProvider, only: Option<ProviderKind>, config: &Co
     if ui.json {
         return ui.result(&rows);
     }
+    let (elsewhere, known) = (cluster.is_none() && only.is_none(), known::on_aws());
     if rows.is_empty() {
-        let aws = if cluster.is_none() && only.is_none() { "; `--provider aws` lists those on AWS" } else { "" };
+        let aws = if elsewhere && known.is_empty() { "; `kup get clusters --provider aws` lists those on AWS" } else { "" };
         ui.report.note(format!("there is no cluster{aws}; `kup up` makes one"));
+    }
+    if let [one, ..] = known.as_slice()
+        && elsewhere
+    {
+        let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).collect();
+        let there = Same::known(one).complete("`kup get clusters`");
+        ui.report.note(format!("on AWS this machine knows of {}; {there} lists those there are", names.join(", ")));
+    }
+    if rows.is_empty() {
         return Ok(());
     }
     let rows = rows.into_iter().map(|c| {
@@ -175,7 +191,7 @@ async fn on_aws(provider: &AwsProvider) -> Result<Vec<ClusterRow>> {
 }
 
 async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {
-    let target = target.require(&ui.report).await?;
+    let target = target.require(ui).await?;
     let found = standing::find(&target.id, &target.provider).await?;
     // The machines are there whether or not the API says something about them.
     let nodes = match Standing::of(&target.id, &target.provider).await {
@@ -193,6 +209,7 @@ async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {
             NodeRow {
                 ready: nodes.as_ref().filter(|_| m.machine.role.is_node()).map(|_| node.is_some_and(|n| n.ready)),
                 version: node.map(|n| n.version.clone()),
+                called: m.machine.called().map(str::to_owned),
                 name: m.machine.name,
                 role: m.machine.role,
                 address: m.machine.address,
@@ -203,6 +220,7 @@ async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {
     if ui.json {
         return ui.result(&rows);
     }
+    let called = rows.iter().any(|row| row.called.is_some());
     let rows = rows.into_iter().map(|m| {
         let state = if m.running { "running" } else { "stopped" };
         let ready = match m.ready {
@@ -212,8 +230,16 @@ async fn machines(target: &TargetArgs, ui: &Ui) -> Result<()> {
             Some(false) => "NotReady",
         };
         let version = m.version.unwrap_or_else(|| "-".into());
-        [m.name, m.role.as_str().to_owned(), m.address.to_string(), state.to_owned(), ready.to_owned(), version]
+        let rest = [m.role.as_str().to_owned(), m.address.to_string(), state.to_owned(), ready.to_owned(), version];
+        (m.name, m.called, rest)
     });
-    ui.print(table(["NAME", "ROLE", "ADDRESS", "MACHINE", "NODE", "VERSION"], rows));
+    // Where the cloud names machines, both names are of use: one to kubectl, the other to `kup ssh` and `--replace`.
+    if called {
+        let rows = rows.map(|(name, called, [a, b, c, d, e])| [called.unwrap_or_else(|| name.clone()), name, a, b, c, d, e]);
+        ui.print(table(["NAME", "NODE NAME", "ROLE", "ADDRESS", "MACHINE", "NODE", "VERSION"], rows));
+    } else {
+        let rows = rows.map(|(name, _, [a, b, c, d, e])| [name, a, b, c, d, e]);
+        ui.print(table(["NAME", "ROLE", "ADDRESS", "MACHINE", "NODE", "VERSION"], rows));
+    }
     Ok(())
 }

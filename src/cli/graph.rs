@@ -35,7 +35,7 @@ pub struct Args {
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     args.picture.check()?;
-    let target = args.target.require(&ui.report).await?;
+    let target = args.target.require(ui).await?;
     let standing = Standing::of(&target.id, &target.provider).await?;
     let cluster = look(&standing, &target.provider).await?;
     if let Some(why) = &cluster.silent {

@@ -105,7 +105,7 @@ async fn region(cluster: &Cluster) -> Result<String> {
         Some(region) => Ok(region.to_string()),
         None => Err(Error::usage("no AWS region is set")
             .why("neither the config, nor the environment, nor the profile names one")
-            .hint("write aws.region into the config, or give --set aws.region=us-west-2")
+            .hint("add --region us-west-2, or write aws.region into the config")
             .hint("or `export AWS_REGION=us-west-2`, or `aws configure set region us-west-2`")),
     }
 }

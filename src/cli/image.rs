@@ -61,7 +61,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
             print(ui, &json!({ "image": tag }), &tag)
         }
         Command::Load { images, which } => {
-            let target = which.require(&ui.report).await?;
+            let target = which.require(ui).await?;
             target.announce(&ui.report);
             let loaded = match &target.provider {
                 AnyProvider::Local(provider) => {
@@ -120,9 +120,10 @@ async fn local(name: &str, provider: &LocalProvider) -> Result<(Engine, Vec<Mach
     match provider.engine_of(name).await? {
         Some(engine) if !machines.is_empty() => Ok((engine, machines)),
         Some(_) => {
-            Err(Error::new(format!("no machine of cluster {name} is running")).hint(format!("kup up --name {name} starts them")))
+            Err(Error::new(format!("no machine of cluster {name} is running"))
+                .hint(format!("`kup up --name {name}` starts them")))
         }
-        None => Err(Error::new(format!("there is no local cluster {name}")).hint("kup get clusters lists them")),
+        None => Err(Error::new(format!("there is no local cluster {name}")).hint("`kup get clusters` lists them")),
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    let target = args.target.require(&ui.report).await?;
+    let target = args.target.require(ui).await?;
     standing::find(&target.id, &target.provider).await?;
     // Of a cluster that was made elsewhere this says the most.
     target.provider.config(&target.id).await?;

@@ -24,7 +24,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    let target = args.target.require(&ui.report).await?;
+    let target = args.target.require(ui).await?;
     standing::find(&target.id, &target.provider).await?;
     let cluster = target.provider.config(&target.id).await?;
     let version = &cluster.kubernetes.version;

@@ -6,19 +6,15 @@ use serde_json::json;
 
 use super::Ui;
 use super::nodes::owner;
-use super::status::render;
+use super::status::{self, render};
 use super::target::TargetArgs;
 use crate::error::{Context, Error, Result};
-use crate::logs::{self, Since, UnitName, archive};
+use crate::logs::{self, Extent, Since, Tail, UnitName, archive};
 use crate::standing::Standing;
-use crate::status::Status;
-
-/// How far back is printed if nothing is said.
-const PRINTED: &str = "1h";
 
 /// Print the journals of a cluster's units, or gather everything that explains its behaviour into an archive
 ///
-/// The archive holds journals, containers' logs, configuration, `kup status` and the API's objects; keys, tokens and Secrets are left out.
+/// Printed are the last 50 lines of each machine, all machines by time; --tail and --since say how much instead. The archive holds journals, containers' logs, configuration, `kup status` and the API's objects; keys, tokens and Secrets are left out.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -31,10 +27,13 @@ pub struct Args {
     /// With --archive: replace the file if there is one
     #[arg(long, requires = "archive")]
     force: bool,
-    /// How far back to look, like 30m, 2h or 7d [default: 1h; all of it for an archive]
+    /// How far back to look, like 30m, 2h or 7d [default: as far as there is]
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Only this unit, like kubelet; may be repeated
+    /// How many lines of each machine, the last ones, or `all` [default: 50; with --since all]
+    #[arg(long, value_name = "LINES", conflicts_with = "archive")]
+    tail: Option<Tail>,
+    /// Only this unit, like kubelet (`kup status --wide` names them); may be repeated
     #[arg(short, long, value_name = "UNIT", conflicts_with = "archive")]
     unit: Vec<UnitName>,
 }
@@ -43,7 +42,7 @@ pub struct Args {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let target = match args.nodes.first() {
         Some(node) => owner(&args.target, node, ui).await?,
-        None => args.target.require(&ui.report).await?,
+        None => args.target.require(ui).await?,
     };
     if let Some(file) = args.archive.as_ref().filter(|f| !args.force && f.symlink_metadata().is_ok()) {
         return Err(Error::usage(format!("cannot write {}", file.display()))
@@ -53,7 +52,7 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     let standing = Standing::of(&target.id, &target.provider).await?;
     let machines = standing.chosen(&args.nodes)?;
     if let Some(file) = &args.archive {
-        let status = Status::of(&standing).await;
+        let status = status::of(&standing, ui).await;
         let extra = vec![
             ("status.txt".to_owned(), render(&status, true, false).into_bytes()),
             ("status.json".to_owned(), serde_json::to_vec_pretty(&status).context("cannot write the status as JSON")?),
@@ -75,11 +74,9 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         ));
         return Ok(());
     }
-    let since = match args.since {
-        Some(since) => since,
-        None => PRINTED.parse().map_err(Error::new)?,
-    };
-    let journals = logs::journals(&standing, &target.provider, &machines, &args.unit, &since).await;
+    let extent = Extent::of(args.since, args.tail);
+    let journals = logs::journals(&standing, &target.provider, &machines, &args.unit, &extent).await;
+    journals.known(&machines)?;
     for (machine, why) in &journals.silent {
         for line in why.lines() {
             ui.print(format!("{}/console: {line}", standing.short(machine)));
@@ -96,14 +93,18 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         }
     }
     if journals.lines.is_empty() && journals.silent.is_empty() {
-        ui.report.note(format!("nothing was said in the last {since}; --since looks further back"));
+        let since = extent.since.as_ref().map(|since| format!(" in the last {since}; --since looks further back"));
+        ui.report.note(format!("nothing was said{}", since.unwrap_or_default()));
+    }
+    if let (true, Some(lines)) = (journals.cut, extent.tail) {
+        ui.report.note(format!("these are the last {lines} lines of each machine; --tail and --since show more"));
     }
     match journals.silent.as_slice() {
         [] => Ok(()),
         silent => {
             let names: Vec<&str> = silent.iter().map(|(machine, _)| standing.short(machine)).collect();
             Err(Error::new(format!("{} could not be asked for its journals", names.join(", ")))
-                .hint("kup status shows every part"))
+                .hint("`kup status` shows every part"))
         }
     }
 }

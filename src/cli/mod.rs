@@ -23,6 +23,7 @@ pub mod man;
 mod nodes;
 pub mod picture;
 pub mod plan;
+pub mod same;
 pub mod ssh;
 pub mod status;
 pub mod target;

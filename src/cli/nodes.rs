@@ -7,6 +7,7 @@ use std::process::Command;
 use comfy_table::{Table, presets};
 
 use super::Ui;
+use super::same::Same;
 use super::target::{Target, TargetArgs};
 use crate::cluster::spec::{EngineChoice, ProviderKind};
 use crate::error::{Error, Kind, Result};
@@ -14,13 +15,14 @@ use crate::provider::{AnyProvider, ClusterId, Finder, LocalProvider};
 
 /// The cluster that is meant. Among several, a machine's full name says which.
 pub(super) async fn owner(target: &TargetArgs, machine: &str, ui: &Ui) -> Result<Target> {
-    let error = match target.require(&ui.report).await {
+    let error = match target.require(ui).await {
         Err(e) if e.kind == Kind::Usage && target.name.is_none() && target.provider != Some(ProviderKind::Aws) => e,
         outcome => return outcome,
     };
     let provider = LocalProvider::new(target.engine.unwrap_or(EngineChoice::Auto));
-    for name in provider.clusters().await? {
+    for name in provider.clusters().await.unwrap_or_default() {
         if provider.discover(&name).await?.machines.iter().any(|m| m.machine.name == machine) {
+            ui.means(Same::default().with("name", Some(&name)));
             return Ok(Target { id: ClusterId { provider: ProviderKind::Local, name }, provider: AnyProvider::Local(provider) });
         }
     }

@@ -31,17 +31,7 @@ pub struct Args {
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     match wanted(&args.config, ui).await? {
         Wanted::Local(cluster) => {
-            let up = Up {
-                cluster,
-                until: None,
-                raise_limits: false,
-                mirror: None,
-                replace: Vec::new(),
-                patience: None,
-                break_lock: false,
-                command: String::new(),
-                restoring: false,
-            };
+            let up = Up::of(cluster);
             show(&up.plan(&up.provider()).await?, args.detailed_exitcode, ui)
         }
         Wanted::Aws(cluster, provider) => {
@@ -61,7 +51,7 @@ pub(super) fn show(plan: &[Action], detailed: bool, ui: &Ui) -> Result<()> {
         print(plan, ui);
     }
     if detailed && !is_empty(plan) {
-        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint("kup up makes them"));
+        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint("`kup up` makes them"));
     }
     Ok(())
 }
@@ -75,8 +65,7 @@ pub(super) fn show_aws(plan: &AwsPlan, cluster: &Cluster, detailed: bool, ui: &U
         ui.print(view.text(ui.columns(), true));
     }
     if detailed && !view.is_empty() {
-        let hint = format!("`kup up --provider aws --name {}` makes them", cluster.name);
-        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint(hint));
+        return Err(Error::new("changes are pending").kind(Kind::Unhealthy).hint("`kup up` makes them"));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::nodes::table;
 use super::target::TargetArgs;
 use crate::error::{Error, Kind, Result};
 use crate::provider::ClusterId;
-use crate::standing::{Standing, short};
+use crate::standing::{Standing, both, short};
 use crate::status::{Etcd, MachineStatus, Severity, Status};
 
 /// Characters of a line of a journal that are shown.
@@ -31,9 +31,9 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args, ui: &Ui) -> Result<()> {
-    let target = args.target.require(&ui.report).await?;
+    let target = args.target.require(ui).await?;
     let standing = Standing::of(&target.id, &target.provider).await?;
-    let status = Status::of(&standing).await;
+    let status = of(&standing, ui).await;
     if ui.json {
         ui.result(&status)?;
     } else {
@@ -44,6 +44,15 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     }
     let names: Vec<&str> = status.failing().map(|p| p.what.as_str()).collect();
     Err(Error::new(format!("cluster {} is not well", status.cluster)).why(names.join("\n")).kind(Kind::Unhealthy))
+}
+
+/// How a cluster is, with what to type about this very cluster.
+pub(super) async fn of(standing: &Standing, ui: &Ui) -> Status {
+    let (mut status, same) = (Status::of(standing).await, ui.same());
+    for problem in &mut status.problems {
+        problem.next = problem.next.take().map(|next| same.complete(&next));
+    }
+    status
 }
 
 /// A status as text: short if all is well, else with what isn't.
@@ -106,7 +115,7 @@ fn machine_row(machine: &MachineStatus, status: &Status, id: &ClusterId) -> [Str
         format!("{}/{}", machine.units.iter().filter(|u| u.well()).count(), machine.units.len())
     };
     [
-        short(id, &machine.name).to_owned(),
+        both(id, &machine.name, machine.called.as_deref()),
         machine.address.to_string(),
         units,
         node,
@@ -126,7 +135,7 @@ fn units(status: &Status, id: &ClusterId) -> String {
             };
             let up = unit.up_seconds.filter(|_| unit.active == "active").map_or_else(|| "-".to_owned(), age);
             [
-                short(id, &machine.name).to_owned(),
+                machine.called.as_deref().unwrap_or_else(|| short(id, &machine.name)).to_owned(),
                 unit.name.clone(),
                 format!("{} ({})", unit.active, unit.sub),
                 health,
@@ -143,7 +152,7 @@ fn certificates(status: &Status, id: &ClusterId) -> String {
         machine.certificates.iter().map(|certificate| {
             let file = certificate.path.rsplit('/').next().unwrap_or_default();
             [
-                short(id, &machine.name).to_owned(),
+                machine.called.as_deref().unwrap_or_else(|| short(id, &machine.name)).to_owned(),
                 file.to_owned(),
                 certificate.last_day().to_owned(),
                 certificate.days_left.to_string(),

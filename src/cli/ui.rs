@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::same::{Same, typed};
 use crate::error::{Context, Error, Result};
 use crate::interrupt::Interrupt;
 use crate::report::display::{Output, Record, Stream};
@@ -27,6 +28,7 @@ pub struct Ui {
     pub(super) reader_gone: AtomicBool,
     pub(super) unwritten: Mutex<Option<io::Error>>,
     pub(super) at_end: Mutex<Option<AtEnd>>,
+    pub(super) same: Mutex<Same>,
     /// What is to be done if the user stops the work.
     pub interrupt: Interrupt,
 }
@@ -59,6 +61,16 @@ impl Ui {
         self.write(Stream::Out, bytes.into());
     }
 
+    /// Says which cluster this command is about: commands that it tells to type are about the same.
+    pub fn means(&self, same: Same) {
+        *self.same.lock().unwrap_or_else(PoisonError::into_inner) = same;
+    }
+
+    /// By which flags other commands mean the same cluster.
+    pub fn same(&self) -> Same {
+        self.same.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How wide standard output is, if it is a terminal.
     pub fn columns(&self) -> Option<usize> {
         console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
@@ -89,7 +101,8 @@ impl Ui {
             return Ok(true);
         }
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            return Err(Error::usage("this needs a yes, and there is no terminal to ask on").hint("add -y to say yes"));
+            return Err(Error::usage(format!("this needs a yes, and there is no terminal to ask on: {question}"))
+                .hint(format!("add -y to say yes: `{} -y`", typed())));
         }
         let _held = self.hold()?;
         self.write(Stream::Err, format!("{question} [y/N] ").into_bytes());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Ui;
 use super::config_args::ConfigArgs;
 use super::picture::Picture;
+use super::same::Same;
 use crate::bootstrap::STEPS;
 use crate::cluster::Cluster;
 use crate::cluster::spec::ProviderKind;
@@ -120,10 +121,15 @@ impl Args {
 /// The wanted cluster, and who makes it. Without a name the only cluster there is is meant; a cluster that stands is taken as it was last
 /// made, where neither a file nor a flag says otherwise.
 pub(super) async fn wanted(args: &ConfigArgs, ui: &Ui) -> Result<Wanted> {
+    ui.means(args.same());
     let loaded = args.load(&ui.report)?;
     match loaded.cluster.provider {
         ProviderKind::Local => local::wanted(args, loaded, ui).await.map(Wanted::Local),
-        ProviderKind::Aws => aws::wanted(args, loaded, ui).await.map(|(cluster, provider)| Wanted::Aws(cluster, provider)),
+        ProviderKind::Aws => {
+            let (cluster, provider) = aws::wanted(args, loaded, ui).await?;
+            ui.means(Same::on_aws(&provider).of_file(args.file.as_deref()));
+            Ok(Wanted::Aws(cluster, provider))
+        }
     }
 }
 

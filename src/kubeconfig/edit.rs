@@ -71,6 +71,11 @@ pub(super) fn find<'a>(root: &'a Node, list: &str, wanted: &str) -> Option<&'a N
     items(root, list).iter().find(|item| name(item) == Some(wanted))
 }
 
+/// The names of a list's entries.
+pub(super) fn names<'a>(root: &'a Node, list: &str) -> impl Iterator<Item = &'a str> {
+    items(root, list).iter().filter_map(name)
+}
+
 /// The current context, if one is set.
 pub(super) fn current(root: &Node) -> Option<&str> {
     root.get(CURRENT).filter(|node| !node.is_null()).and_then(Node::as_text).filter(|name| !name.is_empty())

@@ -92,6 +92,15 @@ pub fn has(context: &str) -> bool {
     Files::of_this_user().is_ok_and(|files| files.list.iter().any(defines))
 }
 
+/// The names of all contexts in the user's kubeconfig. What can't be read has none.
+pub fn contexts() -> Vec<String> {
+    let all = |path: &PathBuf| match read(path) {
+        Ok(Some(root)) => edit::names(&root, edit::CONTEXTS).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    Files::of_this_user().map(|files| files.list.iter().flat_map(all).collect()).unwrap_or_default()
+}
+
 /// The files that together are a user's kubeconfig, in the order in which they count.
 #[derive(Debug, Clone)]
 pub struct Files {

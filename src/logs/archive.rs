@@ -17,7 +17,7 @@ use crate::provider::{Finder, FoundMachine};
 use crate::report::{Report, Span};
 use crate::standing::Standing;
 use crate::status::units;
-use crate::{saved, state, templates};
+use crate::{state, templates};
 
 /// How long a machine may take to gather its part.
 const GATHER: Duration = Duration::from_secs(180);
@@ -79,11 +79,11 @@ pub async fn write(
     files.push(("kup.txt".into(), format!("kup {}\n", env!("CARGO_PKG_VERSION")).into_bytes()));
     files.push((
         "cluster.yaml".into(),
-        std::fs::read(saved::config_path(&standing.id)?).context("cannot read the cluster's config")?,
+        serde_yaml::to_string(&standing.cluster).context("cannot write the cluster's config")?.into_bytes(),
     ));
     let dir = state::cluster_dir(&standing.id)?;
-    let (to, root) = (to.to_owned(), format!("{}-logs", standing.id.name));
-    let work = tokio::task::spawn_blocking(move || pack(&to, &root, &Scrub::of(&dir)?, files, parts, objects));
+    let (to, root, texts) = (to.to_owned(), format!("{}-logs", standing.id.name), standing.pki().in_memory());
+    let work = tokio::task::spawn_blocking(move || pack(&to, &root, &Scrub::of(&dir, &texts)?, files, parts, objects));
     let outcome = work.await.context("writing the archive broke off")?;
     span.close(outcome)
 }

@@ -1,5 +1,6 @@
 //! Taking secrets out of text: what looks like one, and every secret of the cluster that kup knows.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -41,11 +42,16 @@ pub struct Scrub {
 }
 
 impl Scrub {
-    /// For a cluster whose state is in `dir`: every private key, the encryption key, the bootstrap token and the logins of registries
-    /// found there are known.
-    pub fn of(dir: &Path) -> Result<Scrub> {
+    /// For a cluster whose state is in `dir`, and in these texts by the names of files: every private key, the encryption key, the bootstrap
+    /// token and the logins of registries found there are known.
+    pub fn of(dir: &Path, texts: &BTreeMap<String, String>) -> Result<Scrub> {
         let (mut known, mut public) = (Vec::new(), String::new());
-        collect(dir, &mut known, &mut public)?;
+        if dir.is_dir() {
+            collect(dir, &mut known, &mut public)?;
+        }
+        for (name, text) in texts {
+            take(name.rsplit('/').next().unwrap_or_default(), text, &mut known, &mut public);
+        }
         // A key's file ends with its public half, which its certificate holds too.
         known.retain(|secret| !public.contains(secret.as_str()));
         Scrub::new(&known)
@@ -93,23 +99,26 @@ fn collect(dir: &Path, known: &mut Vec<String>, public: &mut String) -> Result<(
         } else if kind.is_file() && entry.metadata().with_context(what)?.len() <= LARGEST {
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let Ok(text) = String::from_utf8(bytes) else { continue };
-            let mut found = secrets(&text);
-            if entry.file_name() == "cluster.yaml" {
-                found.extend(logins(&text));
-            }
-            match entry.file_name().to_str() {
-                Some("encryption.key" | "decryption.keys") => found.extend(text.lines().map(str::to_owned)),
-                // Its first half is its name, and no secret.
-                Some("bootstrap.token") => found.extend(text.trim().split_once('.').map(|(_, secret)| secret.to_owned())),
-                _ => {}
-            }
-            if found.is_empty() {
-                public.extend(text.lines());
-            }
-            known.extend(found);
+            take(entry.file_name().to_str().unwrap_or_default(), &text, known, public);
         }
     }
     Ok(())
+}
+
+/// As [`collect`], of one file.
+fn take(name: &str, text: &str, known: &mut Vec<String>, public: &mut String) {
+    let mut found = secrets(text);
+    match name {
+        "cluster.yaml" => found.extend(logins(text)),
+        "encryption.key" | "decryption.keys" => found.extend(text.lines().map(str::to_owned)),
+        // Its first half is its name, and no secret.
+        "bootstrap.token" => found.extend(text.trim().split_once('.').map(|(_, secret)| secret.to_owned())),
+        _ => {}
+    }
+    if found.is_empty() {
+        public.extend(text.lines());
+    }
+    known.extend(found);
 }
 
 /// The logins of registries that a saved config names. A config that can't be read has none that kup could have sent anywhere.
@@ -163,6 +172,20 @@ mod tests {
         );
     }
 
+    /// Of a cluster in a cloud nothing secret is on this machine's disk.
+    #[test]
+    fn what_is_only_in_memory_is_known_too() {
+        let texts = [
+            ("cluster-ca.key", "-----BEGIN PRIVATE KEY-----\nMHcCAQEEIaVerySecretLine\n-----END PRIVATE KEY-----\n"),
+            ("cluster-ca.crt", "-----BEGIN CERTIFICATE-----\nMIIBeverybodyMaySeeThis\n-----END CERTIFICATE-----\n"),
+            ("encryption.key", "c2VjcmV0cyBhcmUgc2VjcmV0"),
+        ];
+        let texts = texts.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let scrub = Scrub::of(Path::new("/nowhere/at/all"), &texts).unwrap();
+        let text = scrub.clean(b"MHcCAQEEIaVerySecretLine MIIBeverybodyMaySeeThis c2VjcmV0cyBhcmUgc2VjcmV0");
+        assert_eq!(String::from_utf8(text).unwrap(), "[left out: key] MIIBeverybodyMaySeeThis [left out: key]");
+    }
+
     #[test]
     fn tokens_and_passwords_are_left_out() {
         assert_eq!(cleaned("a eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlIn0.c2ln-_x b"), "a [left out: token] b");
@@ -209,7 +232,7 @@ mod tests {
         let state = dir.path().join("state");
         std::fs::create_dir(&state).unwrap();
         std::fs::write(state.join("cluster.yaml"), serde_yaml::to_string(&old).unwrap()).unwrap();
-        let scrub = Scrub::of(&state).unwrap();
+        let scrub = Scrub::of(&state, &BTreeMap::new()).unwrap();
         let left = String::from_utf8(scrub.clean(format!("it said {password} and stopped").as_bytes())).unwrap();
         assert!(!left.contains(password) && left.starts_with("it said ") && left.ends_with(" and stopped"), "{left}");
     }
@@ -220,7 +243,7 @@ mod tests {
         let mut pki = crate::pki::Pki::open(&dir.path().join("pki")).unwrap();
         let other = "b3RoZXIgY2x1c3RlcidzIGtleSBvZiBTZWNyZXRzLi4=".to_owned();
         pki.adopt(std::slice::from_ref(&other)).unwrap();
-        let scrub = Scrub::of(dir.path()).unwrap();
+        let scrub = Scrub::of(dir.path(), &BTreeMap::new()).unwrap();
         let body = |pem: &str| pem.lines().filter(|l| !l.starts_with("-----")).collect::<String>();
         for secret in [
             body(&pki.cluster.pair.key),
@@ -240,7 +263,7 @@ mod tests {
                 &crate::machine::topology::Peer { name: format!("n-{n}"), address: [10, 0, 0, n].into() },
             )
             .unwrap();
-            let scrub = Scrub::of(dir.path()).unwrap();
+            let scrub = Scrub::of(dir.path(), &BTreeMap::new()).unwrap();
             let public = pair.kubelet_client.cert.as_bytes();
             assert_eq!(scrub.clean(public), public);
             let private: String = pair.kubelet_client.key.lines().nth(2).unwrap().into();

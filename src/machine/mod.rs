@@ -67,6 +67,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// What it is called among the cluster's resources in a cloud, if that is another name: `master-1`.
+    pub fn called(&self) -> Option<&str> {
+        self.cloud.as_ref().map(|cloud| cloud.resource.as_str()).filter(|called| *called != self.name)
+    }
+
     /// Whether it sets itself up, by what its cloud tells it, and mends itself so.
     pub fn sets_itself_up(&self) -> bool {
         self.role == Role::Minion && self.cloud.is_some()

@@ -21,7 +21,7 @@ pub async fn place(ssh: &Ssh, files: &[File]) -> Result<Vec<String>> {
     let output = ssh.run(command, archive, DEADLINE).await?;
     let text = output.text();
     let Some(paths) = text.strip_suffix("kup-placed\n") else {
-        return Err(Error::new(format!("placing files on {} was cut off", ssh.machine().name)).hint("kup up does it again"));
+        return Err(Error::new(format!("placing files on {} was cut off", ssh.machine().name)).hint("`kup up` does it again"));
     };
     Ok(paths.lines().map(str::to_owned).collect())
 }

@@ -131,7 +131,7 @@ impl Ssh {
                 let (Machine { name, ssh_port, .. }, address) = (machine, machine.route());
                 let error = Error::new(format!("{name} did not answer on SSH within {} s", deadline.as_secs()))
                     .why(format!("last try of {address}:{ssh_port}: {last}"))
-                    .hint("kup logs shows what the machine says; kup up tries again");
+                    .hint("`kup logs` shows what the machine says; `kup up` tries again");
                 return Err(match machine.cloud {
                     // The cloud's own rules may be in the way.
                     Some(_) => error.hint(format!(
@@ -337,7 +337,7 @@ impl Inner {
             return Err(Refusal::LoginRefused(
                 Error::new(format!("{name} refused the login of {user}"))
                     .why(e)
-                    .hint("kup down and kup up make the machines with this cluster's own key"),
+                    .hint("`kup down` and `kup up` make the machines with this cluster's own key"),
             ));
         }
         Ok(Connected { session, socket })

@@ -19,6 +19,11 @@ pub trait Files: Send + Sync {
 
     /// Makes or replaces one, whole or not at all, readable by its owner alone.
     fn write(&self, name: &str, text: &str) -> Result<()>;
+
+    /// All of them, by name, if they are nowhere on this machine but in memory.
+    fn in_memory(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 }
 
 /// In a directory, 0700.
@@ -80,5 +85,9 @@ impl Files for Memory {
     fn write(&self, name: &str, text: &str) -> Result<()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), text.to_owned());
         Ok(())
+    }
+
+    fn in_memory(&self) -> BTreeMap<String, String> {
+        self.all()
     }
 }

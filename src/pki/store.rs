@@ -3,6 +3,7 @@
 //! `<authority>.{crt,key}`, `service-account.{key,pub}`, `encryption.key`, `decryption.keys` (one a line), `bootstrap.token`, and
 //! `issued/<owner>/<name>.{crt,key,json}`, where the JSON says for what and by whom the certificate was issued and when it ends.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +92,11 @@ impl Pki {
             decryption_keys: decryption_keys(kept)?,
             files,
         })
+    }
+
+    /// What it is kept in, by name, if that is nowhere on this machine but in memory: what must not be told.
+    pub fn in_memory(&self) -> BTreeMap<String, String> {
+        self.files.in_memory()
     }
 
     /// All keys by which Secrets can be read: the cluster's own first.

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::Bring;
-use crate::bootstrap::STEPS;
+use super::{Bring, up_to};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::provider::aws::AwsProvider;
 use crate::report::Report;
 use crate::standing::Standing;
-use crate::up::{Until, Up};
 
 /// Brings a cluster on AWS to where it is needed, by somebody who holds its lock.
 pub struct OnAws {
@@ -23,17 +21,7 @@ pub struct OnAws {
 
 impl Bring for OnAws {
     async fn up(&self, until: Option<&'static str>, report: &Report) -> Result<()> {
-        let up = Up {
-            cluster: self.cluster.clone(),
-            until: until.and_then(|name| STEPS.iter().position(|step| step.name == name)).map(Until::Step),
-            raise_limits: false,
-            mirror: None,
-            replace: Vec::new(),
-            break_lock: false,
-            patience: self.patience,
-            command: String::new(),
-            restoring: true,
-        };
+        let up = up_to(self.cluster.clone(), until, self.patience);
         up.on_aws_locked(&self.provider, report).await.map(drop)
     }
 

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use super::Bring;
-use crate::bootstrap::STEPS;
+use super::{Bring, up_to};
 use crate::error::Result;
 use crate::provider::ClusterId;
 use crate::provider::local::LocalProvider;
 use crate::report::Report;
 use crate::saved;
 use crate::standing::Standing;
-use crate::up::{Until, Up};
+use crate::up::Up;
 
 /// Brings a cluster on this host to where it is needed, by the config of its last `up`.
 pub struct Local {
@@ -26,17 +25,7 @@ pub struct Local {
 
 impl Bring for Local {
     async fn up(&self, until: Option<&'static str>, report: &Report) -> Result<()> {
-        let up = Up {
-            cluster: saved::require(&self.id)?,
-            until: until.and_then(|name| STEPS.iter().position(|step| step.name == name)).map(Until::Step),
-            raise_limits: self.raise_limits,
-            mirror: None,
-            replace: Vec::new(),
-            break_lock: false,
-            patience: self.patience,
-            command: String::new(),
-            restoring: true,
-        };
+        let up = Up { raise_limits: self.raise_limits, ..up_to(saved::require(&self.id)?, until, self.patience) };
         up.run_locked(up.provider(), &[], report).await.map(drop)
     }
 

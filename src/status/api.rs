@@ -287,6 +287,7 @@ mod tests {
             .unwrap(),
         );
         assert_eq!((node.ready, node.cordoned, node.pressures), (false, true, vec!["DiskPressure".to_owned()]));
-        assert_eq!(node.why.as_deref(), Some("Kubelet stopped posting node status."));
+        let why = "its kubelet says nothing any more; kubelet: Kubelet stopped posting node status.";
+        assert_eq!(node.why.as_deref(), Some(why));
     }
 }

@@ -293,6 +293,7 @@ mod tests {
         };
         let machine = MachineStatus {
             name: "c-master-1".into(),
+            called: None,
             role: Role::Master,
             address: [172, 29, 0, 11].into(),
             running: true,

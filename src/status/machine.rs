@@ -52,6 +52,9 @@ pub fn units(role: Role, in_cloud: bool) -> impl Iterator<Item = &'static str> {
 pub struct MachineStatus {
     /// Its name, which is its Node's.
     pub name: String,
+    /// What it is called among the cluster's resources in a cloud, if that is another name: `master-1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called: Option<String>,
     /// What it is for.
     pub role: Role,
     /// Where it is.
@@ -140,6 +143,7 @@ impl MachineStatus {
     pub fn silent(found: &FoundMachine, unreachable: Option<String>) -> MachineStatus {
         MachineStatus {
             name: found.machine.name.clone(),
+            called: found.machine.called().map(str::to_owned),
             role: found.machine.role,
             address: found.machine.address,
             running: found.running,

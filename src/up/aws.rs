@@ -17,7 +17,7 @@ use crate::aws::{Aws, node_store};
 use crate::backup::store::Bucket;
 use crate::backup::take::BeforeChange;
 use crate::backup::{AnyStore, Place};
-use crate::bootstrap::{self, Context, joining};
+use crate::bootstrap::{self, Context, joining, ready};
 use crate::bundle::{Arch, Bundle};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::graph::drift::Action;
@@ -175,25 +175,21 @@ impl Up {
         retire::from_groups(&provider.aws, &surplus, bundle, &access, self.patience, report).await
     }
 
-    /// Makes the minions anew that the plan names, once the cluster is as it should be.
+    /// Makes these minions anew, in a cluster that is as it should be before and after.
     async fn make_minions_anew(
         &self,
         provider: &AwsProvider,
-        plan: &AwsPlan,
+        groups: &[(String, Vec<String>)],
         context: &Context,
         secrets: &Secrets,
-        report: &Report,
     ) -> Result<()> {
-        let groups = replace::minions(&plan.plan)?;
-        if groups.is_empty() {
-            return Ok(());
-        }
+        ready::again(context, "ready to make minions anew").await?;
         let access = access(&self.id(), &secrets.pki, provider).await?;
-        let ready = async |span: &Span| joining::run(context, span).await.map(drop);
-        for group in &groups {
-            retire::anew(&provider.aws, group, &context.bundle, &access, self.patience, report, ready).await?;
+        let joined = async |span: &Span| joining::run(context, span).await.map(drop);
+        for group in groups {
+            retire::anew(&provider.aws, group, &context.bundle, &access, self.patience, &context.report, joined).await?;
         }
-        Ok(())
+        ready::again(context, ready::STEP.title).await
     }
 
     async fn bundle_of(&self, plan: &AwsPlan, report: &Report) -> Result<Bundle> {
@@ -277,9 +273,14 @@ impl Up {
         context.backups = backups(source.clone());
         context.source = Some(source);
         context.before_change = Some(BeforeChange::new(AnyStore::Bucket(Bucket::of(provider.aws.clone()))));
-        bootstrap::run(&context, steps, machines).await?;
-        if self.steps().0 {
-            self.make_minions_anew(provider, plan, &context, secrets, report).await?;
+        let (complete, anew) = (self.steps().0, replace::minions(&plan.plan)?);
+        match steps.split_last() {
+            // That all is ready is said of a cluster that nothing more is done with.
+            Some((_, before)) if complete && !anew.is_empty() => {
+                bootstrap::run(&context, before, machines).await?;
+                self.make_minions_anew(provider, &anew, &context, secrets).await?;
+            }
+            _ => bootstrap::run(&context, steps, machines).await?,
         }
         Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }

@@ -86,6 +86,23 @@ pub async fn census(account: &Account, name: &str) -> Check<Value> {
     }))
 }
 
+/// Whoever names no provider means what is here. What is only on AWS is meant where nothing is removed, and else named.
+async fn without_a_provider(account: &Account, name: &str) -> Check {
+    let nodes = account.kup(&["get", "nodes", "--name", name]).await?;
+    ensure!(nodes.code == Some(0) && nodes.stdout.contains("\nmaster-1 "), "{}{}", nodes.stdout, nodes.stderr);
+    let refused = account.kup(&["down", "--name", name, "-y"]).await?;
+    let command = format!("`kup down --provider aws --region us-west-2 --name {name} -y`");
+    ensure!(refused.code == Some(2) && refused.stderr.contains(&command), "{:?}\n{}", refused.code, refused.stderr);
+    // Without a terminal to ask on, what would be removed is told first.
+    let asked = account.kup(&["down", "--provider", "aws", "--name", name]).await?;
+    let command = format!("`kup down --region us-west-2 --provider aws --name {name} -y`");
+    ensure!(asked.code == Some(2) && asked.stderr.contains(&format!("add -y to say yes: {command}")), "{}", asked.stderr);
+    ensure!(["vpc ", "elastic ip ", "auto scaling group "].iter().all(|kind| asked.stdout.contains(kind)), "{}", asked.stdout);
+    let unknown = account.kup(&["plan", "--provider", "aws", "--name", name, "--replace", "mastre-1"]).await?;
+    ensure!(unknown.stderr.contains("did you mean master-1?") && unknown.stderr.lines().count() < 9, "{}", unknown.stderr);
+    Ok(())
+}
+
 pub async fn a_cluster_is_built_changed_and_removed(account: Account) -> Check {
     let name = "life";
     let before = account.dump().await?;
@@ -114,6 +131,8 @@ pub async fn a_cluster_is_built_changed_and_removed(account: Account) -> Check {
     let pending = account.kup(&["plan", "--provider", "aws", "--name", name, "--detailed-exitcode"]).await?;
     ensure!(pending.code == Some(0), "a second plan is not empty:\n{}{}", pending.stdout, pending.stderr);
 
+    without_a_provider(&account, name).await?;
+
     // A change is an update of what it concerns, and nothing else.
     let change = ["--minions", "2", "--set", "aws.access.ssh=[203.0.113.0/24]"];
     let pending =
@@ -140,6 +159,7 @@ pub async fn a_cluster_is_built_changed_and_removed(account: Account) -> Check {
     ensure!(said.contains("is left"), "{said}");
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    ensure!(!account.path("state/kup/aws").join(name).exists(), "this machine still knows of the cluster");
     down(&account, name).await?.ok("kup down of nothing")?;
     Ok(())
 }

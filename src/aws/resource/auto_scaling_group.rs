@@ -80,7 +80,8 @@ impl Member {
 /// A group as it was found.
 #[derive(Debug, Clone, Default)]
 pub struct AutoScalingGroupFound {
-    name: String,
+    /// What the cluster calls it.
+    pub name: String,
     id: String,
     /// How many machines it is to have now.
     pub desired: i32,

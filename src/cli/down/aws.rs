@@ -3,8 +3,10 @@
 use serde_json::json;
 
 use super::Args;
-use crate::aws::leftovers::Volumes;
+use crate::aws::census::Maker;
+use crate::aws::leftovers::{self, Volumes};
 use crate::cli::Ui;
+use crate::cli::nodes::table;
 use crate::down::aws::{self, Down, Removed, Seen};
 use crate::error::{Error, Kind, Result};
 use crate::provider::aws::AwsProvider;
@@ -55,6 +57,7 @@ async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Resul
     if seen.entries.is_empty() && seen.things.is_empty() {
         return Ok(None);
     }
+    list(&seen, ui);
     let volumes = volumes(args, &seen, ui).await?;
     let count = |kind: &str| seen.entries.iter().filter(|entry| entry.address.kind == kind).count();
     let question = format!(
@@ -67,6 +70,20 @@ async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Resul
         true => Ok(Some(volumes)),
         false => Err(Error::new("nothing was removed").kind(Kind::Interrupted)),
     }
+}
+
+/// Shows what there is. Volumes that pods claimed are asked about by themselves.
+fn list(seen: &Seen, ui: &Ui) {
+    if ui.json {
+        return;
+    }
+    let ours = seen.entries.iter().map(|entry| [entry.address.kind.to_owned(), entry.address.name.clone(), entry.id.clone()]);
+    let kubernetes = seen.things.iter().filter(|thing| thing.maker == Maker::Kubernetes);
+    let theirs = kubernetes.map(|thing| {
+        let kind = if leftovers::is_claim(thing) { "volume of a claim" } else { thing.kind };
+        [kind.to_owned(), thing.name.clone(), thing.id.clone()]
+    });
+    ui.print(table(["KIND", "NAME", "ID"], ours.chain(theirs)));
 }
 
 fn counted(count: usize, one: &str, several: &str) -> String {

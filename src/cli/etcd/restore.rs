@@ -78,9 +78,9 @@ struct Source {
 
 /// Runs it.
 pub(super) async fn run(args: Args, ui: &Ui) -> Result<()> {
-    let target = args.target.require(&ui.report).await?;
+    let target = args.target.require_said(ui).await?;
     target.announce(&ui.report);
-    let (name, flags) = (&target.id.name, target.id.flags());
+    let (name, flags) = (&target.id.name, target.flags());
     let cluster = args.config(&target, &ui.report).await?;
     let pki = target.provider.pki(&target.id).await?;
     let span = ui.report.step("snapshot");

@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, Loaded};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::graph::Verb;
 use crate::graph::drift::Action;
+use crate::known;
 use crate::provider::aws::{AwsPlan, AwsProvider};
 use crate::report::chain::{self, chain};
 use crate::report::tree::duration;
@@ -88,6 +89,8 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
             span.done_with("yes");
         }
     }
+    // From now on something may be there: whoever names no provider is told where.
+    known::remember(&provider.aws)?;
     let infrastructure = up.until == Some(Until::Infrastructure);
     let agree = async |beyond: &[Action]| reconsider(beyond, args.yes, &provider, ui).await;
     let outcome = if infrastructure {

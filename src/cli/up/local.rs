@@ -6,9 +6,11 @@ use super::{Args, draw};
 use crate::cli::Ui;
 use crate::cli::config_args::ConfigArgs;
 use crate::cli::plan::{self, print};
+use crate::cli::same::Same;
 use crate::cli::target::only;
 use crate::cluster::{Cluster, Loaded};
 use crate::error::{Error, Kind, Result};
+use crate::known;
 use crate::provider::local::LocalProvider;
 use crate::provider::{Action, ClusterId, Finder as _, Verb};
 use crate::report::chain::{self, chain};
@@ -35,6 +37,11 @@ pub(super) async fn wanted(args: &ConfigArgs, mut loaded: Loaded, ui: &Ui) -> Re
         if saved::load(&id)?.is_some() {
             args.file = Some(saved::config_path(&id)?);
             loaded = args.load(&ui.report)?;
+        } else if !loaded.is_set("provider") {
+            for known in known::on_aws() {
+                let there = Same::known(&known).complete("`kup up`");
+                ui.report.note(format!("this is about this machine; {there} means cluster {} on AWS", known.name));
+            }
         }
     }
     Ok(loaded.cluster)

@@ -18,6 +18,8 @@ use crate::graph::{Address, Change, Entry, Found as _, Graph, Item, Plan, Resour
 const MINIONS: &str = "minions";
 /// Between their ids.
 const COMMA: &str = ", ";
+/// How many minions of a group are named to whoever named none of them.
+const SHOWN: usize = 6;
 
 /// Things that may be made anew; of groups of minions, which of them, if not all.
 pub type Asked = BTreeMap<Address, BTreeSet<String>>;
@@ -49,17 +51,39 @@ pub fn named(wanted: &Graph<Aws>, found: &[Entry], cluster: &Cluster, words: &[S
             asked.entry(address).or_default().insert(given.clone());
             continue;
         }
-        let names: Vec<String> = all.iter().map(word).collect();
-        let mut error = Error::usage(format!("--replace: cluster {} has no {}", cluster.name, quoted(given)));
-        if let Some(meant) = did_you_mean(given, names.iter().map(String::as_str)) {
-            error = error.hint(format!("did you mean {meant}?"));
-        }
-        return Err(error.hint(format!(
-            "write a master's name, like master-1, a group of minions, a minion's id, or one of: {}",
-            names.join(", ")
-        )));
+        return Err(unknown(&all, found, &cluster.name, given)?);
     }
     Ok(asked)
+}
+
+/// What is said of a word that means nothing: which machines there are, and the one that was meant perhaps.
+fn unknown(all: &[Address], found: &[Entry], cluster: &str, given: &str) -> Result<Error> {
+    let of = |kind: &'static str| all.iter().filter(move |address| address.kind == kind).map(|address| address.name.as_str());
+    let (mut groups, mut instances) = (Vec::new(), Vec::new());
+    for group in of(AutoScalingGroup::KIND) {
+        let is = |entry: &&Entry| entry.address.kind == AutoScalingGroup::KIND && entry.address.name == group;
+        let members: Vec<String> = match found.iter().find(is) {
+            Some(entry) => entry.value::<AutoScalingGroup>()?.members.iter().map(|member| member.id.clone()).collect(),
+            None => Vec::new(),
+        };
+        let shown = members.iter().take(SHOWN).map(String::as_str).chain((members.len() > SHOWN).then_some("…"));
+        groups.push(match members.is_empty() {
+            true => group.to_owned(),
+            false => format!("{group} ({})", shown.collect::<Vec<_>>().join(COMMA)),
+        });
+        instances.extend(members);
+    }
+    let mut error = Error::usage(format!("--replace: cluster {cluster} has no {}", quoted(given)))
+        .why(format!("its masters are {}", of(Instance::KIND).collect::<Vec<_>>().join(COMMA)));
+    if !groups.is_empty() {
+        error = error.why(format!("its groups of minions are {}", groups.join(COMMA)));
+    }
+    let words: Vec<String> = all.iter().map(word).collect();
+    let machines = of(Instance::KIND).chain(of(AutoScalingGroup::KIND)).chain(instances.iter().map(String::as_str));
+    if let Some(meant) = did_you_mean(given, machines.chain(words.iter().map(String::as_str))) {
+        error = error.hint(format!("did you mean {meant}?"));
+    }
+    Ok(error.hint("`kup plan` names everything else, which is KIND/NAME here, with hyphens: launch-template/minions"))
 }
 
 /// The group that an instance is in.
@@ -204,5 +228,35 @@ mod tests {
         assert_eq!(outdated(&half, &none, Some(&two)), ["i-3"]);
         let same = group(&[("i-1", Some("1")), ("i-2", Some("1"))]);
         assert_eq!(outdated(&same, &none, Some(&one)), ["i-1", "i-2"]);
+    }
+
+    #[test]
+    fn a_word_that_means_nothing_is_answered_with_the_machines() {
+        let address = |kind: &'static str, name: &str| Address { kind, name: name.into() };
+        let all = [
+            address("vpc", "c"),
+            address(LaunchTemplate::KIND, "minions"),
+            address(Instance::KIND, "master-1"),
+            address(AutoScalingGroup::KIND, "minions"),
+        ];
+        let mut found = group(&[("i-0123456789abcdef0", Some("1"))]);
+        found.name = "minions".into();
+        let found = [Entry::of::<AutoScalingGroup>(found)];
+        let said = |given| unknown(&all, &found, "c", given).unwrap().to_string();
+        insta::assert_snapshot!(said("minoins"), @"
+        --replace: cluster c has no `minoins`
+          because: its masters are master-1
+          because: its groups of minions are minions (i-0123456789abcdef0)
+          next: did you mean minions?
+          next: `kup plan` names everything else, which is KIND/NAME here, with hyphens: launch-template/minions
+        ");
+        for (given, meant) in [
+            ("mastre-1", "master-1"),
+            ("i-0123456789abcdef1", "i-0123456789abcdef0"),
+            ("launch-template/minion", "launch-template/minions"),
+        ] {
+            assert!(said(given).contains(&format!("did you mean {meant}?")), "{}", said(given));
+        }
+        assert!(!said("x").contains("did you mean"), "{}", said("x"));
     }
 }
