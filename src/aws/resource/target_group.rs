@@ -14,8 +14,14 @@ use crate::aws::permissions::{Need, Scope, implied, need};
 use crate::error::Result;
 use crate::graph::{Address, Change, Cx, Found, Ref, Resource};
 
-/// What differs from how AWS makes one. A client's own address would make a master that reaches itself through the balancer hang.
-const ATTRIBUTES: [(&str, &str); 2] = [("preserve_client_ip.enabled", "false"), ("deregistration_delay.timeout_seconds", "30")];
+/// What differs from how AWS makes one. A client's own address would make a master that reaches itself through the balancer hang. Each
+/// of the balancer's nodes leads to the masters of all zones: else who has the address of one node gets nowhere while its zone's master
+/// is gone and the balancer's name still has that address.
+const ATTRIBUTES: [(&str, &str); 3] = [
+    ("preserve_client_ip.enabled", "false"),
+    ("deregistration_delay.timeout_seconds", "30"),
+    ("load_balancing.cross_zone.enabled", "true"),
+];
 
 /// How often AWS looks whether a master answers, in seconds: as often as it does at most (CreateTargetGroup's reference: 5 to 300). Who
 /// asks for the API may be sent to a master that is gone until it has not answered twice.
