@@ -109,6 +109,10 @@ impl Facts {
                 return Err(Error::new(format!("the fact `{key}` is {}, which can't be used", quoted(value))));
             }
         }
+        // It stands in the kubelet's settings, where YAML reads more in some signs at a word's ends.
+        if !facts.resolver.starts_with('/') || facts.resolver.ends_with(':') {
+            return Err(Error::new(format!("the fact `resolver` is {}, which is no file", quoted(&facts.resolver))));
+        }
         if facts.interface.is_empty() {
             return Err(Error::new("the machine has no route to other machines").hint("look at `ip route` on it"));
         }
@@ -169,6 +173,10 @@ mod tests {
         for odd in ["eth0 --x", "eth%i", "$(id)", "eth0'", "é"] {
             let error = Facts::parse(&HERE.replace("eth0", odd)).unwrap_err();
             assert!(error.what.contains("`interface`") && error.what.contains("can't be used"), "{error}");
+        }
+        for odd in ["@a", "resolv.conf", "/etc/a:", ""] {
+            let error = Facts::parse(&HERE.replace("/etc/resolv.conf", odd)).unwrap_err();
+            assert!(error.what.contains("`resolver`"), "{error}");
         }
         assert!(Facts::parse(&format!("{HERE}restoring=etcd-20261126T131500Z-7-hand; id\n")).is_err());
         assert!(Facts::parse(&HERE.replace("eth0", "eth0.1@if12:3-a_b")).is_ok());
