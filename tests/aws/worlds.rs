@@ -30,7 +30,7 @@ use others::Other;
 /// Worlds in which something was wrong once.
 const REGRESSIONS: [u64; 0] = [];
 /// How many others a run tries.
-const SOME: u64 = 2;
+const SOME: u64 = 1;
 /// How many one account bears: what others have in it grows.
 const IN_AN_ACCOUNT: usize = 4;
 
