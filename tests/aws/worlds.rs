@@ -12,11 +12,11 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 
-use super::crash::seed as commit;
 use super::story::{census, difference, down};
 use super::user::{ADDRESSES, Account, PROCESSORS, SPOT_PROCESSORS, VPCS};
 use crate::ensure;
 use crate::support::cluster::Output;
+use crate::support::seed::seed as commit;
 use crate::support::{Check, eventually};
 
 #[path = "worlds/config.rs"]
