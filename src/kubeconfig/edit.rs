@@ -26,8 +26,10 @@ pub(super) fn read(text: &str) -> Result<Node, String> {
         None => "it is no YAML".into(),
     })?;
     // What only one kind of reader understands may be something else to kubectl: it is left as it is.
-    if let Err(e) = serde_yaml::from_str::<serde_yaml::Value>(text) {
-        return Err(format!("other readers of YAML don't understand it: {e}"));
+    match serde_yaml::from_str::<serde_yaml::Value>(text) {
+        Err(e) => return Err(format!("other readers of YAML don't understand it: {e}")),
+        Ok(value) if !root.agrees(&value) => return Err("readers of YAML differ in what it says".into()),
+        Ok(_) => {}
     }
     if root.is_null() {
         return Ok(empty());

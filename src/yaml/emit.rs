@@ -181,20 +181,7 @@ mod tests {
             prop_assert!(same(&node, &again), "{node:#?}\n{text}\n{again:#?}");
             // Another parser sees the same scalars.
             let value: serde_yaml::Value = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-            prop_assert!(agrees(&node, &value), "{text}\n{value:?}");
-        }
-    }
-
-    fn agrees(node: &Node, value: &serde_yaml::Value) -> bool {
-        use serde_yaml::Value;
-        match (&node.kind, value) {
-            (Kind::Scalar { text, plain: false }, Value::String(s)) => text == s,
-            (Kind::Scalar { plain: true, .. }, Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null) => true,
-            (Kind::List(a), Value::Sequence(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| agrees(a, b)),
-            (Kind::Map(a), Value::Mapping(b)) => {
-                a.len() == b.len() && a.iter().zip(b).all(|(a, (k, b))| k.as_str() == Some(&a.key) && agrees(&a.value, b))
-            }
-            _ => false,
+            prop_assert!(node.agrees(&value), "{text}\n{value:?}");
         }
     }
 }

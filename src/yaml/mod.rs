@@ -140,6 +140,29 @@ impl Node {
         }
     }
 
+    /// Whether another reader saw the same in the same text: the same lists and blocks, and the same texts where those are quoted. What was
+    /// written plain may be a number or a truth value to one, and a text to the other.
+    pub fn agrees(&self, other: &serde_yaml::Value) -> bool {
+        use serde_yaml::Value;
+        let scalar = |text: &str, plain: bool, other: &Value| match other {
+            Value::String(theirs) => text == theirs,
+            Value::Null | Value::Bool(_) | Value::Number(_) => plain,
+            _ => false,
+        };
+        match (&self.kind, other) {
+            (Kind::Scalar { text, plain }, other) => scalar(text, *plain, other),
+            (Kind::List(own), Value::Sequence(theirs)) => {
+                own.len() == theirs.len() && own.iter().zip(theirs).all(|(own, theirs)| own.agrees(theirs))
+            }
+            (Kind::Map(own), Value::Mapping(theirs)) => {
+                let same =
+                    |(own, (key, value)): (&Entry, (&Value, &Value))| scalar(&own.key, own.plain, key) && own.value.agrees(value);
+                own.len() == theirs.len() && own.iter().zip(theirs).all(same)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether this is YAML's null: nothing, `~` or `null`, unquoted.
     pub fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))

@@ -25,7 +25,7 @@ static CORPUS: [&str; 4] = [
 ];
 
 /// Kubeconfigs that were not left as they were, or not understood rightly.
-const REGRESSIONS: [&str; 9] = [
+const REGRESSIONS: [&str; 10] = [
     "",
     "local_demo",
     "current-context: local_demo\ncontexts:\n- name: local_demo\n- name: local_demo\n",
@@ -35,6 +35,8 @@ const REGRESSIONS: [&str; 9] = [
     "? a\n: b\n",
     // Two lines are one name to some readers, and nothing to others.
     "{\"a\": 1, \"|\nkind\": \"local_demo\"}\n",
+    // Nothing to some readers, an empty line to others.
+    "users:\n- name: a\n  user:\n    token:\n    - |2\n\n",
     // An end of a line to readers of YAML 1.1, a character to others.
     "clusters:\n- cluster: {a: \u{2028} b}\n  name: other\n",
 ];
