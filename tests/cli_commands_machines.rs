@@ -204,7 +204,7 @@ fn talkative(node: &Node) -> impl Iterator<Item = &'static str> {
 }
 
 async fn journals_are_printed_in_order(cluster: &Cluster) -> Check {
-    let lines = cluster.kup(&["logs", "--name", NAME, "-o", "json"]).await?.ok("kup logs")?;
+    let lines = cluster.kup(&["logs", "--name", NAME, "-o", "json", "--tail", "all"]).await?.ok("kup logs")?;
     let lines: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let times: Vec<String> = lines.iter().map(|l| text(&l["time"])).collect();
     ensure!(times.is_sorted(), "not in order");
@@ -220,6 +220,8 @@ async fn journals_are_printed_in_order(cluster: &Cluster) -> Check {
         "{some}"
     );
     ensure!(!some.contains(" master-1/"), "{some}");
+    let few = cluster.kup(&["logs", "--name", NAME, "master-1", "-o", "json", "--tail", "7"]).await?.ok("kup logs --tail")?;
+    ensure!(few.lines().count() == 7, "{few}");
     Ok(())
 }
 
