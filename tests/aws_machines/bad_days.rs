@@ -78,7 +78,7 @@ pub async fn masters_come_and_go(world: &World, up: &[&str]) -> Check {
     })
     .await?;
     world.terminate(&second).await?;
-    told(&waiting.end().await?, &[&second, "while kup waited for it", "`kup up` tries again with a new one", "left:"])?;
+    told(&waiting.end().await?, &[&second, "while kup waited for it", "tries again with a new one", "left:"])?;
 
     told(&world.kup(&closed).await?, &["did not answer on SSH within 20 s", "aws.access.ssh", "left:", "kup down"])?;
 
