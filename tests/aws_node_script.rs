@@ -163,7 +163,7 @@ impl Machine {
                 ("imds='http://169.254.169.254'", format!("imds='{}'", self.address)),
                 ("> /dev/console", ">> /run/fake/console".into()),
                 ("/proc/sys/net/bridge/bridge-nf-call-iptables", "/etc/hosts".into()),
-                ("patience=900", "patience=3".into()),
+                ("patience=900", "patience=12".into()),
                 ("soon=120", "soon=1".into()),
             ],
         );
