@@ -172,8 +172,8 @@ fn what_kup_writes_is_read_by_others_whatever_is_in_it() {
         fs::write(&path, CORPUS[0]).map_err(|e| e.to_string())?;
         files(&path).merge(&access).map_err(|e| e.to_string())?;
         let now = parsed(&fs::read(&path).map_err(|e| e.to_string())?)?;
-        let items = now.get("clusters").and_then(Value::as_sequence).into_iter().flatten();
-        let ours = items.filter(|item| item.get("name").and_then(Value::as_str) == Some(&context)).next_back();
+        let mut items = now.get("clusters").and_then(Value::as_sequence).into_iter().flatten();
+        let ours = items.rfind(|item| item.get("name").and_then(Value::as_str) == Some(&context));
         let said = ours.and_then(|item| item.get("cluster")?.get("server")).and_then(Value::as_str);
         holds!(said == Some(&server), "it says {said:?}");
         Ok(())
