@@ -103,11 +103,13 @@ impl Facts {
         // They become words of units and settings: nothing may be in them that those would read.
         let words =
             [("kernel", &facts.kernel), ("arch", &facts.arch), ("resolver", &facts.resolver), ("interface", &facts.interface)];
-        let restoring = facts.restoring.iter().map(|name| ("restoring", name));
-        for (key, value) in words.into_iter().chain(restoring) {
-            if !value.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/,=@+~-".contains(&b)) {
-                return Err(Error::new(format!("the fact `{key}` is {}, which can't be used", quoted(value))));
-            }
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:/,=@+~-".contains(&b));
+        let odd = words.into_iter().find(|(_, value)| !plain(value));
+        // The command's own words, files of the user's among them, which people are told to type again: one command, and no other.
+        let another = |text: &&String| text.chars().any(|c| c.is_control() || ";|&$`<>\\\"".contains(c));
+        let odd = odd.or_else(|| facts.restoring.as_ref().filter(another).map(|words| ("restoring", words)));
+        if let Some((key, value)) = odd {
+            return Err(Error::new(format!("the fact `{key}` is {}, which can't be used", quoted(value))));
         }
         // It stands in the kubelet's settings, where YAML reads more in some signs at a word's ends.
         if !facts.resolver.starts_with('/') || facts.resolver.ends_with(':') {
@@ -179,6 +181,8 @@ mod tests {
             assert!(error.what.contains("`resolver`"), "{error}");
         }
         assert!(Facts::parse(&format!("{HERE}restoring=etcd-20261126T131500Z-7-hand; id\n")).is_err());
+        let again = "--from /home/me/etcd (1).db.gz --from-cluster another";
+        assert_eq!(Facts::parse(&format!("{HERE}restoring={again}\n")).unwrap().restoring.as_deref(), Some(again));
         assert!(Facts::parse(&HERE.replace("eth0", "eth0.1@if12:3-a_b")).is_ok());
     }
 }
