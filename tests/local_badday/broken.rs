@@ -28,7 +28,7 @@ pub async fn a_full_disk_is_named(day: &Day) -> Check {
     )
     .await?;
     let error = day.fails(&[], &["disk", "is full", "/etc/kup", &day.minion, "No space left on device"]).await?;
-    ensure!(error.contains(&format!("kup ssh {} -- du", day.minion)), "{error}");
+    ensure!(error.contains(&format!("{} -- du", day.minion)), "{error}");
     day.on(&day.minion, "umount /etc/kup").await?;
     day.ready().await.map(drop)
 }
@@ -75,7 +75,7 @@ pub async fn a_login_of_another_authority_is_named(day: &Day) -> Check {
 
 /// Types what the error says.
 async fn as_told(day: &Day, error: &str) -> Check {
-    let told = format!("kup ssh {} -- rm {LOGIN}", day.minion);
+    let told = format!("{} -- rm {LOGIN}", day.minion);
     ensure!(error.contains(&told), "`{told}` is not in: {error}");
     day.home.kup(&["ssh", &day.minion, "--", "rm", LOGIN]).await?.ok(&told)?;
     day.ready().await.map(drop)
