@@ -86,6 +86,7 @@ on!(
         story::a_cluster_is_built_changed_and_removed,
         crash::killed_at_some_calls_it_goes_on,
         crowd::of_fifty_who_race_one_makes_the_cluster,
+        crowd::ten_clusters_are_made_at_once,
         story::interrupted_it_says_what_stands_and_goes_on,
         story::of_two_at_once_the_second_is_refused,
         foreign::what_others_made_stays,
@@ -101,7 +102,6 @@ on!(
         policy::nothing_that_the_examples_may_do_is_unused,
     ],
     long [
-        crowd::ten_clusters_are_made_at_once,
         crash::killed_at_every_call_it_goes_on,
         story::three_masters_over_three_zones,
         bad_days::each_is_told_with_cause_and_next_command,
@@ -121,6 +121,7 @@ async fn fifty_bad_days_end_well() -> Check {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long: ten clusters where AWS takes its time"]
 async fn ten_clusters_under_the_token_buckets() -> Check {
     crowd::ten_clusters_under_the_token_buckets().await
 }
