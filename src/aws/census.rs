@@ -10,6 +10,7 @@ use super::Aws;
 use super::permissions::{Need, Scope, implied, need};
 use super::tags::{CLUSTER, KEPT, NAME};
 use crate::error::Result;
+use crate::graph::resource::listed;
 
 mod list;
 
@@ -162,6 +163,10 @@ fn map(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
 /// # Errors
 /// Any service that can't be asked: a census that is not whole proves nothing.
 pub async fn take(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
+    listed("what there is of clusters", all(aws, only)).await
+}
+
+async fn all(aws: &Aws, only: Option<&str>) -> Result<Vec<Thing>> {
     // One key a question: some endpoints take several for things that have all of them.
     let keys = only.map_or_else(|| "kup.dev/*".to_owned(), kubernetes_key);
     let made = async {
@@ -198,7 +203,8 @@ fn retain_kups(things: &mut Vec<Thing>) {
 /// What Kubernetes made for the users of one cluster.
 pub async fn by_kubernetes(aws: &Aws) -> Result<Vec<Thing>> {
     let keys = [kubernetes_key(&aws.cluster)];
-    let (ec2, balancers) = tokio::try_join!(list::by_kubernetes(aws, &keys), balancers(aws))?;
+    let both = async { tokio::try_join!(list::by_kubernetes(aws, &keys), balancers(aws)) };
+    let (ec2, balancers) = listed("what Kubernetes made", both).await?;
     let all = ec2.into_iter().chain(balancers);
     Ok(all.filter(|thing| thing.maker == Maker::Kubernetes && thing.cluster == aws.cluster).collect())
 }

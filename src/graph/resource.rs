@@ -7,10 +7,15 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+
+/// How long one listing may take, with all its pages and all tries of their calls. The largest takes seconds; one whose pages never end,
+/// or that is throttled for longer than that, is told rather than waited for.
+const LISTING: Duration = Duration::from_secs(300);
 
 /// A future in a box, as the erased forms return them.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -364,13 +369,33 @@ pub const fn kind<R: Resource>(needs: &'static [&'static str]) -> Kind<R::Cloud>
 
 impl<C> Kind<C> {
     /// All of this kind that belong to the cluster.
+    ///
+    /// # Errors
+    /// Those of the question, and that it does not come to its end.
     pub async fn list(&self, cloud: &C) -> Result<Vec<Entry>> {
-        (self.list)(cloud).await
+        listed(&format!("the cluster's things of the kind {:?}", self.name), (self.list)(cloud)).await
     }
 
     /// Removes one.
     pub async fn delete(&self, cloud: &C, entry: &Entry) -> Result<()> {
         (self.delete)(cloud, entry).await
+    }
+}
+
+/// The answer to a listing of `what`, which follows "were not enough to list".
+///
+/// # Errors
+/// Those of the listing itself, and that it took too long.
+pub async fn listed<T>(what: &str, list: impl Future<Output = Result<T>>) -> Result<T> {
+    listed_within(LISTING, what, list).await
+}
+
+async fn listed_within<T>(limit: Duration, what: &str, list: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, list).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Error::new(format!("{} s were not enough to list {what}", limit.as_secs()))
+            .why("its answers are slow, or go on without an end; without the whole list nothing is changed")
+            .hint("try again; if it stays so, check the network, and AWS_ENDPOINT_URL if you set it")),
     }
 }
 
@@ -388,5 +413,24 @@ pub(crate) mod testing {
     /// How what was found differs, where nothing of what the wanted thing needs was found.
     pub(crate) fn diff<R: Resource>(wanted: &R, found: &R::Found, cloud: &R::Cloud) -> Vec<Change> {
         wanted.diff(found, &Cx::new(cloud, wanted, &Known::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_without_an_end_is_told() {
+        let pages = async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        };
+        let error = listed_within::<()>(Duration::from_millis(20), "VPCs", pages).await.unwrap_err();
+        assert_eq!(error.what, "0 s were not enough to list VPCs");
+        assert_eq!(listed("VPCs", async { Ok(1) }).await.unwrap(), 1);
     }
 }
