@@ -199,7 +199,7 @@ pub fn recorded() -> Arc<Recorded> {
     ONCE.get_or_init(make).clone()
 }
 
-/// A call's name, as IAM calls it, with the object's key if it is about one, or whether it is about masters or minions.
+/// A call's name, as IAM calls it, with the object's key if it is about one, or whether it is about masters, minions or groups.
 pub fn called(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (String, Option<String>) {
     let name = wire::name(method, uri, headers, body);
     if name.starts_with("s3:") {
@@ -213,7 +213,9 @@ pub fn called(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (
     };
     let role =
         ["master", "minion"].into_iter().find(|role| text.split('&').any(|pair| is(pair, role))).map(|role| format!("@{role}"));
-    (name, role)
+    // Who asks by group asks for what has not ended.
+    let group = text.contains("tag%3Akup.dev%2Fgroup").then(|| "@group".to_owned());
+    (name, group.or(role))
 }
 
 impl Recorded {

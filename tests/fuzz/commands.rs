@@ -23,12 +23,16 @@ use crate::support::cluster::KUP;
 /// SDK ask again, which takes a minute.
 const ENDLESS: Duration = Duration::from_secs(110);
 
-const COMMANDS: [&[&str]; 5] = [
+/// How long what may wait for minutes is left to wait, where an answer says of something that it is still going: then it is interrupted.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+const COMMANDS: [&[&str]; 6] = [
     &["get", "clusters", "--provider", "aws"],
     &["plan", "--provider", "aws", "--name", NAME],
     &["gc", "--region", "us-west-2"],
     &["get", "nodes", "--provider", "aws", "--name", NAME],
     &["status", "--provider", "aws", "--name", NAME],
+    &["down", "--provider", "aws", "--region", "us-west-2", "--name", NAME, "-y"],
 ];
 
 #[derive(Default)]
@@ -105,18 +109,36 @@ impl World {
         {
             command.env(name, home.join(dir));
         }
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = async { tokio::time::timeout(ENDLESS, command.output()).await };
-        let output = self.runtime.block_on(output).map_err(|_| "it did not end".to_owned())?.map_err(|e| e.to_string())?;
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.code(), said))
+        // Into a file, so that one that does not end has said where it is.
+        let path = home.join("said");
+        let file = || std::fs::File::options().append(true).open(&path).map_err(|e| e.to_string());
+        std::fs::write(&path, "").map_err(|e| e.to_string())?;
+        command.stdin(Stdio::null()).stdout(file()?).stderr(file()?).kill_on_drop(true);
+        let ended = self.runtime.block_on(async {
+            let mut child = command.spawn()?;
+            if words[0] == "down" && tokio::time::timeout(PATIENCE, child.wait()).await.is_err() {
+                let id = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+                id.map(|id| rustix::process::kill_process(id, rustix::process::Signal::INT)).transpose()?;
+            }
+            Ok::<_, std::io::Error>(tokio::time::timeout(ENDLESS, child.wait()).await)
+        });
+        let said = String::from_utf8_lossy(&std::fs::read(&path).map_err(|e| e.to_string())?).into_owned();
+        match ended.map_err(|e| e.to_string())? {
+            Ok(status) => Ok((status.map_err(|e| e.to_string())?.code(), said)),
+            Err(_) => {
+                let calls = &self.shared.lock().unwrap().calls;
+                let last = &calls[calls.len().saturating_sub(20)..];
+                Err(format!("it did not end; of {} calls the last are {last:?}:\n{said}", calls.len()))
+            }
+        }
     }
 }
 
 /// Whether a command ended as commands end.
 fn ended(code: Option<i32>, said: &str) -> Outcome {
     holds!(!said.contains("panicked"), "it panicked:\n{said}");
-    holds!(code.is_some_and(|code| (0..=4).contains(&code)), "it ended with {code:?}:\n{said}");
+    holds!(code.is_some_and(|code| (0..=4).contains(&code) || code == 130), "it ended with {code:?}:\n{said}");
+    holds!(code != Some(130) || said.contains("interrupted"), "it was interrupted and says nothing of it:\n{said}");
     let failed = matches!(code, Some(1 | 2 | 4));
     let whole = said.contains("error:") && (said.contains("because:") || said.contains("next:"));
     holds!(!failed || whole, "it ended with {code:?} and without its reason:\n{said}");
@@ -138,9 +160,9 @@ fn as_it_was_recorded_every_command_ends_well() {
 fn whatever_aws_answers_a_command_ends_with_its_reason() {
     let world = World::new();
     let turns = proptest::collection::vec(turn(), 1..3);
-    let which = prop_oneof![6 => 0..3_usize, 1 => 3..COMMANDS.len()];
+    let which = prop_oneof![6 => 0..3_usize, 1 => 3..5_usize, 3 => 5..COMMANDS.len()];
     let cases = (which, any::<Index>(), proptest::bool::weighted(0.1), turns);
-    engine::run("commands", 6, cases, |(command, at, all, turns): (usize, Index, bool, Vec<Turn>)| {
+    engine::run("commands", 8, cases, |(command, at, all, turns): (usize, Index, bool, Vec<Turn>)| {
         let only = (!all).then(|| world.names[at.index(world.names.len())].clone());
         let words = COMMANDS[command];
         let told = format!("kup {} with another answer to {only:?}", words.join(" "));
