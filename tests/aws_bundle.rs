@@ -17,13 +17,15 @@ use tokio::io::AsyncWriteExt as _;
 mod world;
 use world::{ACCOUNT, SECRET, SESSION, World, program, real, replaced};
 
-const FILES: [(&str, &str, u32); 6] = [
+const FILES: [(&str, &str, u32); 7] = [
     ("bin/etcd", "etcd itself", 0o755),
     ("bin/kube-apiserver", "an API server", 0o755),
     ("bin/kubelet", "a kubelet", 0o755),
     ("cni/bridge", "a bridge", 0o755),
     ("images/pause.tar", "a pause", 0o644),
     ("bin/runc", "runc", 0o755),
+    // Two that are the same: one object.
+    ("cni/bridge-too", "a bridge", 0o755),
 ];
 
 fn sum(bytes: impl AsRef<[u8]>) -> String {

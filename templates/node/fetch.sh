@@ -15,25 +15,29 @@ patience=900
 now() { date +%s; }
 # Whether somebody still waits for the end of this: what nobody waits for must not take the place of what came later.
 awaited() { printf . 2> /dev/null; }
-# one SUM OBJECT MODE PATH
+# one LINE SUM OBJECT MODE PATH
 one() {
+  line=$1
+  shift
   until=$(($(now) + patience))
-  until get "$2" "$1.gz" 1200; do
+  until get "$2" "$line.gz" 1200; do
     [ "$(now)" -lt "$until" ] || { echo "$why" >&2; return 1; }
     awaited || return 1
     sleep 1
     # A role may be given another login meanwhile.
     login || :
   done
-  mkdir -p "new/${4%/*}" && gzip -dc < "$1.gz" > "new/$4" && rm "$1.gz" && have=$(sha256sum < "new/$4") || return 1
+  mkdir -p "new/${4%/*}" && gzip -dc < "$line.gz" > "new/$4" && rm "$line.gz" && have=$(sha256sum < "new/$4") || return 1
   [ "${have%% *}" = "$1" ] || { echo "$2 in the bucket is not what it should be: $4 is refused" >&2; return 1; }
   chmod "$3" "new/$4"
 }
-# Takes one file after the other of those that nobody has taken yet.
+# Takes one file after the other of those that nobody has taken yet. Two may be the same but for their paths.
 lane() {
+  n=0
   while read -r sum object mode path; do
-    mkdir "taken/$sum" 2> /dev/null || continue
-    one "$sum" "$object" "$mode" "$path" < /dev/null || { kill "$$"; return 1; }
+    n=$((n + 1))
+    mkdir "taken/$n" 2> /dev/null || continue
+    one "$n" "$sum" "$object" "$mode" "$path" < /dev/null || { kill "$$"; return 1; }
   done < list
 }
 incoming '{{ dir }}'
