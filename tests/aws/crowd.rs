@@ -96,7 +96,7 @@ pub async fn of_fifty_who_race_one_makes_the_cluster(account: Account) -> Check 
     let before = account.dump().await?;
     let name = "raced";
     let (mut made, mut there) = (0, 0);
-    for output in join_all((0..USERS).map(|_| up(&account, name, &[]))).await {
+    for output in join_all((0..USERS).map(|_| patiently(&account, name))).await {
         let output = output?;
         match output.code {
             // Who comes late finds it made.
@@ -113,4 +113,17 @@ pub async fn of_fifty_who_race_one_makes_the_cluster(account: Account) -> Check 
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
     Ok(())
+}
+
+/// As `up`, by somebody who tries again while that is what he is told: fifty at once are more than a small machine answers in the time that
+/// kup gives AWS for a question.
+async fn patiently(account: &Account, name: &str) -> Check<Output> {
+    let mut output = up(account, name, &[]).await?;
+    for _ in 0..5 {
+        if output.code != Some(1) || !output.stderr.contains("AWS did not say within") {
+            break;
+        }
+        output = up(account, name, &[]).await?;
+    }
+    Ok(output)
 }
