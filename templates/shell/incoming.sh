@@ -21,7 +21,19 @@ incoming() {
   # Nobody may be left to hear its last words: that must not end it before it has cleaned up.
   trap '' PIPE
   trap 'exit 1' HUP TERM
-  trap 'kill $jobs 2>/dev/null || :; cd "$base"; rm -rf "incoming.$pid"' EXIT
+  trap 'leave' EXIT
+}
+# Ends what is still at work in the directory, and removes it.
+leave() {
+  if [ -n "$jobs" ]; then
+    kill $jobs 2> /dev/null || :
+    wait $jobs 2> /dev/null || :
+  fi
+  cd "$base"
+  # What these had started may each make one more file in it, at the moment when it was found empty.
+  for _ in 1 2 3 4 5 6; do
+    rm -rf "incoming.$pid" 2> /dev/null && break
+  done
 }
 # settle BUNDLE: what is checked, in `new`, takes its place by one rename.
 settle() {
