@@ -103,7 +103,7 @@ impl Content {
             lines.push_str(&format!("{}  {IMAGES}\n", sha256(self.images.as_bytes())));
         }
         for file in &self.bundle {
-            lines.push_str(&format!("{}  {}  {:04o} {}\n", file.sha256, object(file), pack::mode(file), file.path));
+            lines.push_str(&pack::line(file));
         }
         lines
     }

@@ -42,6 +42,11 @@ pub fn key(sha256: &str) -> String {
     format!("bundle/{sha256}.gz")
 }
 
+/// What a machine is told of a file that it is to get out of the bucket: its sum, its object, its mode and its path, as one line.
+pub fn line(file: &File) -> String {
+    format!("{}  {}  {:04o} {}\n", file.sha256, key(&file.sha256), mode(file), file.path)
+}
+
 /// The files of a bundle that have one of these roles, and the text of their [`SUMS`].
 pub fn sums<'a>(bundle: &'a Manifest, roles: &[Role]) -> (Vec<&'a File>, String) {
     let files: Vec<&File> = bundle.files.iter().filter(|f| roles.contains(&f.role)).collect();

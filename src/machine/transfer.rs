@@ -65,10 +65,7 @@ pub async fn fetch(ssh: &Ssh, bundle: &Bundle, role: Role, from: &Source, span: 
     if has(ssh, &sums).await? {
         return Ok("already there".into());
     }
-    let line = |file: &&bundle::manifest::File| {
-        format!("{}  {}  {:04o} {}\n", file.sha256, pack::key(&file.sha256), pack::mode(file), file.path)
-    };
-    let list: String = files.iter().map(line).collect();
+    let list: String = files.iter().map(|file| pack::line(file)).collect();
     let values = json!({ "dir": KUP_DIR, "bundle": BUNDLE_DIR, "url": from.url, "region": from.region, "account": from.account });
     span.waiting("the machine to get it from the bucket");
     let output = ssh.exec(&templates::render("node/fetch.sh", values)?, list, FETCH).await;

@@ -49,6 +49,8 @@ pub struct Account {
     pub wire: Wire,
     port: u16,
     home: tempfile::TempDir,
+    /// What else it was started with.
+    more: Vec<String>,
 }
 
 fn script() -> PathBuf {
@@ -106,6 +108,12 @@ impl Account {
         Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
     }
 
+    /// Starts another one like this.
+    pub async fn another(&self) -> Check<Account> {
+        let more: Vec<&str> = self.more.iter().map(String::as_str).collect();
+        Self::open_as(self.backend, &more).await
+    }
+
     async fn open_as(backend: Backend, more: &[&str]) -> Check<Account> {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let start = ["start", "--backend", backend.as_str(), "--port", &port.to_string()];
@@ -119,7 +127,8 @@ impl Account {
             let config = "apiVersion: kup.dev/v1alpha1\nkind: Cluster\naws: {image: al2023}\n";
             std::fs::write(home.path().join("config-default.yaml"), config)?;
         }
-        Ok(Account { backend, url, wire, port, home })
+        let more = more.iter().map(|&word| word.to_owned()).collect();
+        Ok(Account { backend, url, wire, port, home, more })
     }
 
     /// What the user's programs see of the world.
