@@ -18,7 +18,10 @@ fn main() -> ExitCode {
     match thread::Builder::new().name("kup".to_owned()).stack_size(STACK).spawn(work) {
         Ok(running) => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
         Err(why) => {
-            let _ = writeln!(std::io::stderr(), "error: cannot start a thread\n  because: {why}\n  next: raise the limit: ulimit -u, ulimit -v");
+            let _ = writeln!(
+                std::io::stderr(),
+                "error: cannot start a thread\n  because: {why}\n  next: raise the limit: ulimit -u, ulimit -v"
+            );
             ExitCode::FAILURE
         }
     }
