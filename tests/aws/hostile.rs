@@ -1,5 +1,6 @@
 //! AWS on its worst days, as the emulator's hostile profile has it: throttling, errors, lost replies, what is new and not yet known, no
-//! capacity. Each `up` ends well or stops with a reason and what to type; typed again, it goes on; and `down` leaves nothing.
+//! capacity. Each `up` ends well or stops with a reason and what to type; typed again, it goes on; and `down` leaves nothing. None of them
+//! makes more than twice the calls that it makes where nothing goes wrong.
 
 use super::story::{difference, down, up};
 use super::user::{Account, Backend};
@@ -45,6 +46,11 @@ async fn bad_day(seed: u64, (ups, downs): (usize, usize)) -> Check {
     let made = through(&account, seed, "up", async || up(&account, NAME, &SIZE).await).await?;
     let removed = through(&account, seed, "down", async || down(&account, NAME).await).await?;
     eprintln!("seed {seed}: up in {made:?} calls instead of {ups}, down in {removed:?} instead of {downs}");
+    let many = made.iter().any(|calls| *calls > 2 * ups) || removed.iter().any(|calls| *calls > 2 * downs);
+    ensure!(
+        !many,
+        "seed {seed}: more than twice the calls of a day on which nothing goes wrong: {made:?} of {ups}, {removed:?} of {downs}"
+    );
     // What is gone is still listed for a moment.
     eventually("the account to be as before", async || {
         let after = account.dump().await?;
