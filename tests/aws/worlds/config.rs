@@ -317,7 +317,7 @@ impl Part {
             }
             // Of one zone none can go; none named is another thing, and kup keeps what it chose.
             Part::FewerZones if own => next.zones.truncate(of.zones.len().saturating_sub(1).max(1)),
-            Part::Zones if own && other.zones.len() <= 2 => next.zones.clone_from(&other.zones),
+            Part::Zones if own && (1..=2).contains(&other.zones.len()) => next.zones.clone_from(&other.zones),
             Part::Domain => {
                 if let (Network::Own { domain, .. }, Network::Own { domain: wanted, .. }) = (&mut next.network, &other.network) {
                     *domain = *wanted;
