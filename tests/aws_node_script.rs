@@ -130,6 +130,8 @@ impl Machine {
             ("kube-proxy", "bin/kube-proxy", Role::Both, "kube-proxy"),
             ("flanneld", "bin/flanneld", Role::Both, "flanneld"),
             ("bridge", "cni/bridge", Role::Both, "bridge"),
+            // Of the same content as another.
+            ("host-local", "cni/host-local", Role::Both, "bridge"),
             ("pause", "images/pause.tar", Role::Image, "pause"),
         ];
         let file = |(name, path, role, contents): (&str, &str, Role, &str)| File {
@@ -279,7 +281,9 @@ async fn a_machine_becomes_a_node_and_stays_one() {
     ] {
         assert!(unit.contains(flag), "no {flag} in {unit}");
     }
-    assert_eq!(machine.text("opt/kup/bundle/bin/kubelet"), "kubelet");
+    for (path, contents) in [("bin/kubelet", "kubelet"), ("cni/bridge", "bridge"), ("cni/host-local", "bridge")] {
+        assert_eq!(machine.text(&format!("opt/kup/bundle/{path}")), contents);
+    }
     assert_eq!(machine.text("run/fake/annotation"), "ssh-ed25519 AAAAkey+/=");
     // The link leads to a path of the machine's own.
     assert!(machine.path("etc/systemd/system/timers.target.wants/kup-node.timer").is_symlink());

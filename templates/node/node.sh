@@ -147,9 +147,9 @@ fi
 has=$work/bundle
 [ ! -e "$home/bundle" ] || has=$home/bundle
 
-# bring SUM OBJECT MODE PATH: makes that file of the bundle be there.
+# bring SUM OBJECT MODE PATH LINE: makes that file of the bundle be there.
 bring() {
-	to=$bundle/$4 new=$bundle/.$1
+	to=$bundle/$4 new=$bundle/.$5
 	# One that an earlier run has brought.
 	if [ -e "$to" ] && is "$1" "$to"; then return; fi
 	patiently "$2" "$new.gz" || return 1
@@ -165,9 +165,12 @@ bring() {
 }
 # Brings what nobody has begun to bring yet, in the manifest's order.
 worker() {
+	line=0
 	while read -r sum object mode path; do
-		mkdir "$work/begun.$sum" 2> /dev/null || continue
-		bring "$sum" "$object" "$mode" "$path" || {
+		# Two files may have the same content.
+		line=$((line + 1))
+		mkdir "$work/begun.$line" 2> /dev/null || continue
+		bring "$sum" "$object" "$mode" "$path" "$line" || {
 			echo "$why" > "$work/failed"
 			return 1
 		}
