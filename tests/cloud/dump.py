@@ -35,7 +35,6 @@ EC2 = [
     ("describe_route_tables", "RouteTables", {}),
     ("describe_security_group_rules", "SecurityGroupRules", {}),
     ("describe_security_groups", "SecurityGroups", {}),
-    ("describe_snapshots", "Snapshots", {"OwnerIds": ["self"]}),
     ("describe_spot_instance_requests", "SpotInstanceRequests", {}),
     ("describe_subnets", "Subnets", {}),
     ("describe_transit_gateways", "TransitGateways", {}),
@@ -79,8 +78,10 @@ def listed(client, call, key, **arguments):
     return getattr(client, call)(**arguments).get(key) or []
 
 
-def ec2(client):
+def ec2(client, account):
     found = {key: listed(client, call, key, **arguments) for call, key, arguments in EC2}
+    # Both emulators take "self" for anybody, and come with a thousand that belong to their images.
+    found["Snapshots"] = listed(client, "describe_snapshots", "Snapshots", Filters=[{"Name": "owner-id", "Values": [account]}])
     found["Instances"] = [instance for reservation in found.pop("Reservations") for instance in reservation["Instances"]]
     for instance in found["Instances"]:
         data = client.describe_instance_attribute(InstanceId=instance["InstanceId"], Attribute="userData")
@@ -107,8 +108,6 @@ def ec2(client):
     # It counts interfaces, also those above; the others are listed by themselves.
     for subnet in found["Subnets"]:
         del subnet["AvailableIpAddressCount"]
-    # Both emulators show everybody's; these are of the images that they come with.
-    found["Snapshots"] = [snapshot for snapshot in found["Snapshots"] if not snapshot["Description"].startswith("Auto-created snapshot for AMI ")]
     found["PrefixLists"] = [prefixes for prefixes in found["PrefixLists"] if prefixes["OwnerId"] != "AWS"]
     return found
 
@@ -207,7 +206,7 @@ def s3(client):
     return {"Buckets": found}
 
 
-REGIONAL = {"ec2": ec2, "autoscaling": autoscaling, "elbv2": elbv2, "ssm": ssm}
+REGIONAL = {"autoscaling": autoscaling, "elbv2": elbv2, "ssm": ssm}
 GLOBAL = {"iam": iam, "s3": s3}
 
 
@@ -231,6 +230,8 @@ def main():
         return session.client(service, region_name=region, endpoint_url=endpoint, config=config)
 
     jobs = {(region, service): (function, client(service, region)) for region in regions for service, function in REGIONAL.items()}
+    account = client("sts", regions[0]).get_caller_identity()["Account"]
+    jobs |= {(region, "ec2"): (ec2, client("ec2", region), account) for region in regions}
     jobs |= {("global", service): (function, client(service, regions[0])) for service, function in GLOBAL.items()}
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         running = {key: pool.submit(*job) for key, job in jobs.items()}
