@@ -395,7 +395,7 @@ async fn listed_within<T>(limit: Duration, what: &str, list: impl Future<Output 
         Ok(answer) => answer,
         Err(_) => Err(Error::new(format!("{} s were not enough to list {what}", limit.as_secs()))
             .why("its answers are slow, or go on without an end; without the whole list nothing is changed")
-            .hint("try again; if it stays so, check the network, and AWS_ENDPOINT_URL if you set it")),
+            .hint("try again; if it stays so, check the network, and the endpoint if you set one")),
     }
 }
 
