@@ -98,6 +98,7 @@ on!(
         leftovers::one_name_in_two_regions_is_two_clusters,
         leftovers::a_lock_is_broken_on_demand_only,
         meanwhile::what_was_not_confirmed_is_asked_for_again,
+        meanwhile::who_answers_late_finds_it_made,
         policy::it_is_enough_where_iam_is_enforced,
         policy::nothing_that_the_examples_may_do_is_unused,
     ],

@@ -150,7 +150,6 @@ impl AwsProvider {
     /// # Errors
     /// Everything that [`Plan::new`] refuses, changes that no cluster lives through, and names in `replace` that mean nothing.
     pub async fn plan(&self, cluster: &Cluster, replace: &[String]) -> Result<AwsPlan> {
-        let key = async { crate::aws::ssh_key::public(cluster) };
         let standing = async {
             let kept = match &self.early {
                 Some(kept) => kept.clone(),
@@ -158,8 +157,8 @@ impl AwsProvider {
             };
             Ok((self.found_of(cluster, kept.as_ref()).await?, kept))
         };
-        let ((found, kept), caller, ssh_public) = tokio::try_join!(standing, preflight::caller(cluster), key)?;
-        self.compare(cluster, found, kept, caller, ssh_public, replace).await
+        let ((found, kept), caller) = tokio::try_join!(standing, preflight::caller(cluster))?;
+        self.compare(cluster, found, kept, caller, replace).await
     }
 
     async fn compare(
@@ -168,12 +167,13 @@ impl AwsProvider {
         found: Vec<Entry>,
         kept: Option<Kept>,
         caller: Option<std::net::Ipv4Addr>,
-        ssh_public: String,
         replace: &[String],
     ) -> Result<AwsPlan> {
         if let Some(kept) = &kept {
             crate::up::refuse_what_cannot_change(&kept.cluster, cluster)?;
         }
+        // Read after the list of what stands: another `up` on this host writes the key before AWS has its public half.
+        let ssh_public = crate::aws::ssh_key::public(cluster)?;
         let (around, learned) = surroundings::find(&self.aws, cluster, &found, kept.as_ref(), caller, ssh_public).await?;
         let wanted = layout(cluster, &around)?;
         let asked = replace::named(&wanted, &found, cluster, replace)?;
@@ -213,7 +213,7 @@ impl AwsProvider {
         let confirmed = plan.actions();
         let kept = kept::load(&self.aws).await?;
         let found = self.found_of(cluster, kept.as_ref()).await?;
-        let again = self.compare(cluster, found, kept, plan.around.caller, plan.around.ssh_public, replace).await?;
+        let again = self.compare(cluster, found, kept, plan.around.caller, replace).await?;
         let beyond = drift::beyond(&confirmed, &again.actions());
         if !beyond.is_empty() {
             agree(&beyond).await?;

@@ -285,7 +285,7 @@ impl Up {
         Ok((context.changed(), context.hosts().iter().map(|host| host.machine.clone()).collect()))
     }
 
-    /// Makes what the plan says. Says whether anything was changed. `agree` is as [`AwsProvider::again`] has it.
+    /// Makes what the plan says. Says whether anything had to be: of two at once, the one who waited may find it made. `agree` is as [`AwsProvider::again`] has it.
     pub async fn infrastructure(
         &self,
         provider: &AwsProvider,
@@ -299,8 +299,7 @@ impl Up {
                 "--replace: minions are made anew by a cluster that works, which --until infrastructure stops before",
             ));
         }
-        let changes = !plan.is_empty();
-        if !changes && !plan.keeps {
+        if plan.is_empty() && !plan.keeps {
             return Ok(false);
         }
         let span = report.step("lock");
@@ -311,10 +310,10 @@ impl Up {
         };
         let work = async {
             let plan = provider.again(&self.cluster, plan, &self.replace, agree).await?;
-            provider.apply(&plan, &self.cluster, report, &|_| {}).await
+            provider.apply(&plan, &self.cluster, report, &|_| {}).await.map(|()| !plan.is_empty())
         };
         match lock.during(report, interrupt.or(work)).await {
-            Ok(()) => Ok(changes),
+            Ok(changed) => Ok(changed),
             Err(error) if error.kind == Kind::Interrupted => Err(self.what_is_left(error, provider, SHORT_AFTERMATH).await),
             Err(error) => Err(self.what_is_left(error, provider, AFTERMATH).await),
         }

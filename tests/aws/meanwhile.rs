@@ -64,6 +64,24 @@ async fn key_pairs(account: &Account) -> Check<Vec<String>> {
     Ok(pairs.key_pairs().iter().filter_map(|pair| pair.key_name().map(str::to_owned)).collect())
 }
 
+pub async fn who_answers_late_finds_it_made(account: Account) -> Check {
+    let name = "awaited";
+    let before = account.dump().await?;
+    let other = async { up(&account, name, &["--minions", "1"]).await?.ok("kup up by somebody else") };
+    let arguments: Vec<&str> = UP.iter().copied().filter(|word| *word != "-y").chain([name, "--minions", "1"]).collect();
+    let late = account.on_terminal_after(&arguments, async { other.await.map(drop) }, "y\n").await?;
+    ensure!(
+        late.code == Some(0) && late.stdout.contains("23 to create") && late.stdout.contains("As before, everything that"),
+        "{:?}\n{}",
+        late.code,
+        late.stdout
+    );
+    down(&account, name).await?.ok("kup down")?;
+    let after = account.dump().await?;
+    ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
+    Ok(())
+}
+
 pub async fn what_was_not_confirmed_is_asked_for_again(account: Account) -> Check {
     let name = "changing";
     let before = account.dump().await?;

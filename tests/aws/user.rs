@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::wire::Wire;
@@ -184,6 +184,11 @@ impl Account {
 
     /// Runs kup on a terminal (util-linux's `script`) of a user who types these answers. What it says is one text there.
     pub async fn on_terminal(&self, args: &[&str], answers: &str) -> Check<Output> {
+        self.on_terminal_after(args, async { Ok(()) }, answers).await
+    }
+
+    /// As [`Account::on_terminal`], by a user who does something else between the first question and the answer.
+    pub async fn on_terminal_after(&self, args: &[&str], first: impl Future<Output = Check>, answers: &str) -> Check<Output> {
         let words: Vec<String> = std::iter::once(&KUP).chain(args).map(|word| format!("'{word}'")).collect();
         let line = format!("stty rows 50 cols 200 -echo; exec {}", words.join(" "));
         let mut script = Command::new("script");
@@ -193,12 +198,22 @@ impl Account {
         let mut child = script.kill_on_drop(true).spawn()?;
         // Not closed before it has ended: that would be Ctrl-D.
         let mut typed = child.stdin.take().ok_or("no input")?;
-        typed.write_all(answers.as_bytes()).await?;
-        let output =
-            tokio::time::timeout(LONG, child.wait_with_output()).await.map_err(|_| "kup on a terminal did not end")??;
-        drop(typed);
+        let mut said = child.stdout.take().ok_or("no output")?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "");
-        Ok(Output { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+        let mut begun = Vec::new();
+        let asked = async {
+            while !text(&begun).contains("[y/N]") && said.read_buf(&mut begun).await? > 0 {}
+            Check::Ok(())
+        };
+        tokio::time::timeout(LONG, asked).await.map_err(|_| "kup on a terminal asked nothing")??;
+        first.await?;
+        typed.write_all(answers.as_bytes()).await?;
+        let rest = async { tokio::join!(said.read_to_end(&mut begun), child.wait_with_output()) };
+        let (read, output) = tokio::time::timeout(LONG, rest).await.map_err(|_| "kup on a terminal did not end")?;
+        read?;
+        let output = output?;
+        drop(typed);
+        Ok(Output { code: output.status.code(), stdout: text(&begun), stderr: text(&output.stderr) })
     }
 
     /// Starts kup as the one whom the line kills.

@@ -100,8 +100,9 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     };
     let record = ui.record()?;
     let links = chain(&record, true);
-    if let Some(kind) = kind
-        && (infrastructure || matches!(outcome, Made::Cluster(Outcome::Ready { .. })))
+    if let (Made::Infrastructure { changed } | Made::Cluster(Outcome::Ready { changed, .. }), Some(kind)) = (&outcome, kind)
+        // Whoever waited for somebody else's work has done less than was planned.
+        && *changed == (work == Some(Work::All))
         && let Err(e) = times::remember(&file, kind, &record)
     {
         ui.report.warn(format!("how long this took can't be remembered: {}", e.why.first().unwrap_or(&e.what)));
