@@ -282,7 +282,7 @@ async fn versions(aws: &Aws, bucket: &str) -> std::result::Result<Vec<ObjectIden
     let (mut all, mut key, mut version) = (Vec::new(), None, None);
     loop {
         let call = aws.s3.list_object_versions().bucket(bucket).expected_bucket_owner(&aws.identity.account);
-        let page = call.set_key_marker(key).set_version_id_marker(version).send().await.failure()?;
+        let page = call.set_key_marker(key.clone()).set_version_id_marker(version.clone()).send().await.failure()?;
         let objects = page.versions.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
         let markers = page.delete_markers.unwrap_or_default().into_iter().map(|one| (one.key, one.version_id));
         for (key, version) in objects.chain(markers) {
@@ -292,20 +292,31 @@ async fn versions(aws: &Aws, bucket: &str) -> std::result::Result<Vec<ObjectIden
         if page.is_truncated != Some(true) {
             return Ok(all);
         }
-        (key, version) = (page.next_key_marker, page.next_version_id_marker);
+        (key, version) = onward((key, version), (page.next_key_marker, page.next_version_id_marker))?;
     }
+}
+
+/// Where a list is: at a key, and within it at a version or an upload.
+type Marker = (Option<String>, Option<String>);
+
+/// Where the next page begins, which S3 lists in the order of the keys: a list that stays where it is, or goes back, has no end.
+fn onward(from: Marker, to: Marker) -> std::result::Result<Marker, Failure> {
+    if to.0.is_none() || to.0 < from.0 || to == from {
+        return Err(unreadable(&format!("after {:?} it goes on at {:?}", from.0.unwrap_or_default(), to.0.unwrap_or_default())));
+    }
+    Ok(to)
 }
 
 async fn uploads(aws: &Aws, bucket: &str) -> std::result::Result<Vec<(String, String)>, Failure> {
     let (mut all, mut key, mut upload) = (Vec::new(), None, None);
     loop {
         let call = aws.s3.list_multipart_uploads().bucket(bucket).expected_bucket_owner(&aws.identity.account);
-        let page = call.set_key_marker(key).set_upload_id_marker(upload).send().await.failure()?;
+        let page = call.set_key_marker(key.clone()).set_upload_id_marker(upload.clone()).send().await.failure()?;
         all.extend(page.uploads.unwrap_or_default().into_iter().filter_map(|one| one.key.zip(one.upload_id)));
         if page.is_truncated != Some(true) {
             return Ok(all);
         }
-        (key, upload) = (page.next_key_marker, page.next_upload_id_marker);
+        (key, upload) = onward((key, upload), (page.next_key_marker, page.next_upload_id_marker))?;
     }
 }
 
@@ -327,12 +338,56 @@ async fn remove(aws: &Aws, bucket: &str, batch: Vec<ObjectIdentifier>) -> std::r
 }
 
 /// S3 listed something that can't be named.
-fn unreadable(error: &impl std::error::Error) -> Failure {
+fn unreadable(error: &impl std::fmt::Display) -> Failure {
     Failure {
         fault: Fault::Other,
         code: String::new(),
         message: format!("S3's list can't be used: {error}"),
         request: None,
         call: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
+    use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
+    use aws_sdk_s3::types::ObjectVersion;
+    use aws_smithy_mocks::mock;
+
+    use super::*;
+    use crate::aws::testing::{aws, mocked};
+
+    /// An account whose bucket lists these keys, one a page.
+    fn listing(keys: &'static [&'static str]) -> Aws {
+        let asked = AtomicUsize::new(0);
+        let page = mock!(aws_sdk_s3::Client::list_object_versions).match_requests(|_| true).then_compute_output(move |_| {
+            let at = asked.fetch_add(1, Ordering::Relaxed) % keys.len();
+            let object = ObjectVersion::builder().key(keys[at]).version_id("null").build();
+            ListObjectVersionsOutput::builder()
+                .versions(object)
+                .is_truncated(at + 1 < keys.len())
+                .next_key_marker(keys[at])
+                .next_version_id_marker("null")
+                .build()
+        });
+        let none = mock!(aws_sdk_s3::Client::list_multipart_uploads)
+            .match_requests(|_| true)
+            .then_output(|| ListMultipartUploadsOutput::builder().build());
+        let mut aws = aws();
+        aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&page, &none]);
+        aws
+    }
+
+    #[tokio::test]
+    async fn a_list_that_goes_round_in_a_circle_is_left() {
+        let all = versions(&listing(&["a", "b", "b/c"]), "bucket").await.unwrap();
+        assert_eq!(all.iter().map(ObjectIdentifier::key).collect::<Vec<_>>(), ["a", "b", "b/c"]);
+        let error = empty(&listing(&["a", "b", "a", "c"]), "bucket").await.unwrap_err();
+        assert!(error.message.contains(r#"after "b" it goes on at "a""#), "{}", error.message);
     }
 }
