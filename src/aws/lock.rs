@@ -187,11 +187,18 @@ impl Lock {
     /// Somebody holds it, who is named.
     pub async fn refuse_if_held(aws: &Aws) -> Result<()> {
         let what = || format!("whether cluster {} is locked could not be seen", aws.cluster);
-        match look(aws).await.map_err(|failure| failure.error(what()))? {
-            Seen::There { content: Some(Content { holder: Some(holder), .. }), age, .. } if !holder.is_gone(age) => {
-                Err(busy(aws, &holder))
-            }
-            _ => Ok(()),
+        match holder(look(aws).await.map_err(|failure| failure.error(what()))?) {
+            Some(holder) => Err(busy(aws, &holder)),
+            None => Ok(()),
+        }
+    }
+
+    /// What to tell whoever is refused for what stands: where somebody is at work on it, who that is, since it may be otherwise in a moment.
+    pub async fn blame(aws: &Aws, refused: Error) -> Error {
+        // Where that can't be seen, the first word stays.
+        match look(aws).await.map(holder) {
+            Ok(Some(holder)) => busy(aws, &holder).why(format!("as it is now, there is besides: {refused}")),
+            Ok(None) | Err(_) => refused,
         }
     }
 
@@ -365,6 +372,14 @@ fn gone(aws: &Aws) -> Error {
     Error::new(format!("the lock of cluster {} was taken away", aws.cluster))
         .why(format!("the cluster's bucket {} is gone, and the lock with it: somebody removed the cluster", aws.bucket()))
         .hint(AFTER_LOSS)
+}
+
+/// Who holds the lock, unless he is gone.
+fn holder(seen: Seen) -> Option<Holder> {
+    match seen {
+        Seen::There { content, age, .. } => content.and_then(|content| content.holder).filter(|holder| !holder.is_gone(age)),
+        Seen::NoBucket | Seen::NoLock => None,
+    }
 }
 
 fn busy(aws: &Aws, holder: &Holder) -> Error {

@@ -11,6 +11,7 @@ use aws_smithy_mocks::mock;
 
 use super::*;
 use crate::aws::testing::{aws, coded, mocked};
+use crate::error::Kind;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -68,6 +69,22 @@ async fn a_held_lock_is_refused_by_its_owners_name() {
     aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&there(Some(elsewhere()))]);
     let text = Lock::take(&aws, "kup up", false).await.unwrap_err().to_string();
     assert!(text.contains("`kup down --name c`") && text.contains("--break-lock"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_with_who_is_at_work() {
+    let refused = || Error::usage("this can't be changed");
+    let mut aws = aws();
+    aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&there(Some(elsewhere()))]);
+    let error = Lock::blame(&aws, refused()).await;
+    assert_eq!(error.kind, Kind::Failed);
+    assert!(error.to_string().contains("`kup down --name c`") && error.to_string().contains("can't be changed"), "{error}");
+    // Nobody is, or nobody knows.
+    let denied = mock!(aws_sdk_s3::Client::get_object).then_error(|| GetObjectError::generic(coded("AccessDenied", "no")));
+    for rule in [there(None), denied] {
+        aws.s3 = mocked!(aws_sdk_s3, MatchAny, [&rule]);
+        assert_eq!(Lock::blame(&aws, refused()).await.to_string(), refused().to_string());
+    }
 }
 
 #[tokio::test]

@@ -221,10 +221,12 @@ pub async fn of_two_at_once_the_second_is_refused(account: Account) -> Check {
     let stopped = rustix::process::Pid::from_raw(i32::try_from(pid)?).ok_or("no process")?;
     rustix::process::kill_process(stopped, rustix::process::Signal::STOP)?;
     let second = up(&account, name, &[]).await;
+    // What stands forbids this one, but that may be otherwise in a moment.
+    let another = up(&account, name, &["--set=network.pods=10.200.0.0/16"]).await;
     let removal = down(&account, name).await;
     rustix::process::kill_process(stopped, rustix::process::Signal::CONT)?;
-    let (second, removal) = (second?, removal?);
-    for refused in [&second, &removal] {
+    let (second, another, removal) = (second?, another?, removal?);
+    for refused in [&second, &another, &removal] {
         ensure!(
             refused.code == Some(1),
             "a second one was not refused: {:?}\n{}{}",
@@ -234,6 +236,7 @@ pub async fn of_two_at_once_the_second_is_refused(account: Account) -> Check {
         );
         ensure!(refused.stderr.contains(&pid.to_string()), "it does not name the first, process {pid}:\n{}", refused.stderr);
     }
+    ensure!(another.stderr.contains("network.pods"), "it does not say what can't change:\n{}", another.stderr);
     let first = first.wait_with_output().await?;
     ensure!(first.status.success(), "the first failed:\n{}", String::from_utf8_lossy(&first.stderr));
     down(&account, name).await?.ok("kup down")?;

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::{Args, draw};
+use crate::aws::lock::Lock;
 use crate::cli::Ui;
 use crate::cli::config_args::ConfigArgs;
 use crate::cli::down::aws::calls;
@@ -58,10 +59,11 @@ pub(super) async fn run(args: &Args, up: Up, provider: AwsProvider, ui: &Ui) -> 
     let plan = async {
         let plan = provider.plan(&up.cluster, &up.replace).await?;
         provider.preflight(&up.cluster, &plan, &ui.report).await?;
-        Ok(plan)
+        Ok::<_, Error>(plan)
     };
     let plan = match plan.await {
         Ok(plan) => plan,
+        Err(e) if e.kind == Kind::Usage => return span.close(Err(Lock::blame(&provider.aws, e).await)),
         Err(e) => return span.close(Err(e)),
     };
     span.done_with(sum(&plan).unwrap_or_else(|| "nothing to change".into()));
