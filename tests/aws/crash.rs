@@ -81,7 +81,8 @@ fn shape(dump: &Value) -> Check<BTreeMap<String, usize>> {
         (r"\b\d{1,3}([.-]\d{1,3}){3}\b", "ADDRESS"),
         (r"\d{4}-\d\d-\d\d[T ][0-9:.]+(Z|\+00:00)?", "TIME"),
         (r"\b\d-[0-9a-f]{8}\b", "DIGEST"),
-        (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5,}", "MAC"),
+        // Fingerprints too; and as LocalStack writes those of interfaces, 02:00:00:12302x:10702x:502x.
+        (r"\b[0-9a-f]{2}(:(\d{1,3}02x|[0-9a-f]{2})){5,}", "MAC"),
         (r"SHA256:[A-Za-z0-9+/=]+", "FINGERPRINT"),
         (r"(ssh-[a-z0-9]+|ecdsa-sha2-[a-z0-9]+) [A-Za-z0-9+/=]+", "KEY"),
         (r"[A-Za-z0-9+/]{60,}={0,2}", "DATA"),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_ec2::types::Filter;
 use serde_json::Value;
 
-use super::user::{Account, Backend};
+use super::user::{ACCOUNT, Account, Backend};
 use super::wire::Verdict;
 use crate::ensure;
 use crate::support::Check;
@@ -177,7 +177,8 @@ pub async fn interrupted_it_says_what_stands_and_goes_on(account: Account) -> Ch
     account.wire.clear();
     let said = String::from_utf8_lossy(&stopped.stderr);
     ensure!(stopped.status.code() == Some(130), "Ctrl-C ended it with {}:\n{said}", stopped.status);
-    let words = ["interrupted", "left: ", "resources of cluster stopped in 123456789012/us-west-2, about $", "goes on from here"];
+    let left = format!("resources of cluster stopped in {ACCOUNT}/us-west-2, about $");
+    let words = ["interrupted", "left: ", &left, "goes on from here"];
     let words = [&words[..], &["kup up --provider aws --region us-west-2 --name stopped", "kup down --provider aws"]].concat();
     let missing: Vec<&&str> = words.iter().filter(|word| !said.contains(**word)).collect();
     ensure!(missing.is_empty(), "it does not say {missing:?}:\n{said}");

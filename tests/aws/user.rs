@@ -9,11 +9,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::wire::Wire;
+use crate::ensure;
 use crate::support::cluster::{KUP, Output, run};
 use crate::support::{Check, LONG, eventually};
 
 /// The region of tests.
 pub const REGION: &str = "us-west-2";
+
+/// The emulated account, and a key that names it, as LocalStack reads it; moto calls every account so. It is that of which
+/// `scripts/aws-emulator dump` tells.
+pub const ACCOUNT: &str = "123456789012";
+const KEY: &str = "LKIARZPUZDIKGB2VALC4";
+const SECRET: &str = "not-a-secret";
 
 /// Which emulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +135,10 @@ impl Account {
             std::fs::write(home.path().join("config-default.yaml"), config)?;
         }
         let more = more.iter().map(|&word| word.to_owned()).collect();
-        Ok(Account { backend, url, wire, port, home, more })
+        let account = Account { backend, url, wire, port, home, more };
+        let who = aws_sdk_sts::Client::new(&account.sdk().await).get_caller_identity().send().await?;
+        ensure!(who.account() == Some(ACCOUNT), "kup's account is {:?}, and dumps would be of {ACCOUNT}", who.account());
+        Ok(account)
     }
 
     /// What the user's programs see of the world.
@@ -142,8 +152,8 @@ impl Account {
             ("KUBECONFIG", inside("kubeconfig")),
             ("AWS_ENDPOINT_URL", self.wire.url.clone()),
             ("AWS_REGION", REGION.into()),
-            ("AWS_ACCESS_KEY_ID", "test".into()),
-            ("AWS_SECRET_ACCESS_KEY", "test".into()),
+            ("AWS_ACCESS_KEY_ID", KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.into()),
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
             ("KUP_CALLER_ADDRESS", "198.51.100.7".into()),
         ]
@@ -251,7 +261,7 @@ impl Account {
 
     /// The SDK's own configuration for this account, past the line.
     pub async fn sdk(&self) -> aws_config::SdkConfig {
-        let login = aws_sdk_ec2::config::Credentials::new("test", "test", None, None, "test");
+        let login = aws_sdk_ec2::config::Credentials::new(KEY, SECRET, None, None, "test");
         aws_config::defaults(aws_config::BehaviorVersion::latest())
             .region(aws_config::Region::new(REGION))
             .endpoint_url(&self.url)

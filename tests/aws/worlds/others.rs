@@ -11,7 +11,7 @@ use proptest::sample::subsequence;
 use super::config::{There, ZONES};
 use crate::foreign::network;
 use crate::support::Check;
-use crate::user::{Account, REGION};
+use crate::user::{ACCOUNT, Account, REGION};
 
 /// A kind of what others have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +155,7 @@ async fn buckets(account: &Account, name: &str) -> Check {
 
 /// The cluster's bucket, as it is called in the emulated account.
 fn bucket_of(name: &str) -> String {
-    kup::aws::client::bucket("000000000000", REGION, name)
+    kup::aws::client::bucket(ACCOUNT, REGION, name)
 }
 
 async fn key_pair(account: &Account, name: &str) -> Check {
