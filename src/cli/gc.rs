@@ -11,7 +11,7 @@ use super::same::Same;
 use crate::aws::census::{self, Thing};
 use crate::aws::leftovers::{Volumes, is_claim};
 use crate::cluster::spec::ProviderKind;
-use crate::down::aws::Down;
+use crate::down::aws::{Down, Seen};
 use crate::error::{Error, Kind, Result};
 use crate::provider::AwsProvider;
 use crate::up::aws::{cost, counted, down};
@@ -92,9 +92,15 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
     for one in &left {
         let provider = provider.of_cluster(&one.cluster);
         let command = std::env::args().collect::<Vec<_>>().join(" ");
-        let down = Down { volumes, command, break_lock: false };
+        let removal = Down { volumes, command, break_lock: false };
         // What can't be removed of one is no reason to leave the others.
-        match down.run(&provider, &ui.interrupt, &ui.report).await {
+        let agree = async |seen: &Seen| match seen.entries.iter().find(|entry| lives(entry.address.kind)) {
+            Some(entry) => Err(Error::new(format!("cluster {} is no leftover any more: it has {}", one.cluster, entry.address))
+                .why("somebody has made it since it was listed")
+                .hint(format!("`{}` removes it all the same", down(&provider.aws)))),
+            None => Ok(()),
+        };
+        match removal.run(&provider, &agree, &ui.interrupt, &ui.report).await {
             Ok(removed) if removed.kept.is_empty() => ui.report.note(format!("nothing of {} is left", one.cluster)),
             Ok(removed) => ui.report.note(format!("nothing of {} is left but {}", one.cluster, claims(&removed.kept))),
             Err(error) => match &mut failed {
@@ -116,12 +122,16 @@ fn leftovers(things: Vec<Thing>) -> Vec<Left> {
     for thing in things {
         clusters.entry(thing.cluster.clone()).or_default().push(thing);
     }
-    let lives = |things: &[Thing]| things.iter().any(|thing| matches!(thing.kind, "instance" | "auto scaling group"));
     let left = |(cluster, things): (String, Vec<Thing>)| {
         let (kept, things) = things.into_iter().partition(is_claim);
         Left { cluster, things, kept }
     };
-    clusters.into_iter().filter(|(_, things)| !lives(things)).map(left).collect()
+    clusters.into_iter().filter(|(_, things)| !things.iter().any(|thing| lives(thing.kind))).map(left).collect()
+}
+
+/// Whether what has things of this kind is more than a leftover.
+fn lives(kind: &str) -> bool {
+    matches!(kind, "instance" | "auto scaling group")
 }
 
 /// `1 volume of a claim`, `3 volumes of claims`

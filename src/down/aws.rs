@@ -45,6 +45,20 @@ impl Seen {
         self.things.iter().filter(|thing| leftovers::is_claim(thing)).cloned().collect()
     }
 
+    /// By which AWS knows all of it.
+    pub fn ids(&self) -> BTreeSet<String> {
+        let things = self.things.iter().map(|thing| thing.id.clone());
+        self.entries.iter().map(|entry| entry.id.clone()).chain(things).collect()
+    }
+
+    /// What would be removed of kup's own and of data, and is not among these ids. What Kubernetes makes and ends all the time goes by
+    /// itself.
+    pub fn beyond(&self, shown: &BTreeSet<String>, volumes: Volumes) -> Vec<String> {
+        let entries = self.entries.iter().filter(|entry| !shown.contains(&entry.id));
+        let claims = self.claims().into_iter().filter(|claim| volumes == Volumes::Delete && !shown.contains(&claim.id));
+        entries.map(|entry| format!("{} ({})", entry.address, entry.id)).chain(claims.map(|claim| claim.line())).collect()
+    }
+
     /// How many things would be removed.
     pub fn count(&self, volumes: Volumes) -> usize {
         let kubernetes = self.things.iter().filter(|t| t.maker == Maker::Kubernetes);
@@ -81,11 +95,18 @@ pub struct Removed {
 }
 
 impl Down {
-    /// Removes every trace of a cluster, and proves it.
+    /// Removes every trace of a cluster, and proves it. `agree` sees what there is under the lock; its error ends it before anything is
+    /// removed.
     ///
     /// # Errors
     /// What is left, why, and what it costs.
-    pub async fn run(&self, provider: &AwsProvider, interrupt: &Interrupt, report: &Report) -> Result<Removed> {
+    pub async fn run(
+        &self,
+        provider: &AwsProvider,
+        agree: &impl AsyncFn(&Seen) -> Result<()>,
+        interrupt: &Interrupt,
+        report: &Report,
+    ) -> Result<Removed> {
         let span = report.step("lock");
         let lock = span.close(Lock::take_if_there(&provider.aws, &self.command, self.break_lock).await)?;
         // Looked at only now: until then somebody else may have been at work.
@@ -98,6 +119,7 @@ impl Down {
             };
             let things = seen.count(self.volumes);
             span.done_with(format!("{things} things"));
+            agree(&seen).await?;
             for foreign in &seen.foreign {
                 report.warn(format!("{} is in the cluster's VPC, and not the cluster's: it stays", foreign.line()));
             }

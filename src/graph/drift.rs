@@ -31,8 +31,8 @@ impl Action {
     }
 
     /// Whether something that stands is removed by it.
-    pub const fn removes(&self) -> bool {
-        matches!(self.verb, Verb::Replace | Verb::Delete)
+    pub fn removes(&self) -> bool {
+        matches!(self.verb, Verb::Replace | Verb::Delete) || self.changes.iter().any(|change| change.ends > 0)
     }
 
     /// Whether who confirmed this other action meant this one too: it does as much to the same thing, or was to make of it what this makes.
@@ -45,9 +45,10 @@ impl Action {
             Verb::Keep => true,
             Verb::Create => makes,
             // What somebody else has begun is finished.
-            Verb::Update if makes => true,
+            Verb::Update if makes => !self.removes(),
             Verb::Update => {
-                let meant = |change: &Change| confirmed.changes.iter().any(|c| c.field == change.field && c.to == change.to);
+                let same = |c: &Change, change: &Change| c.field == change.field && c.to == change.to && c.ends >= change.ends;
+                let meant = |change: &Change| confirmed.changes.iter().any(|c| same(c, change));
                 confirmed.verb == Verb::Update && self.changes.iter().all(meant)
             }
             // Another one than the one that was shown may be somebody's who has only just made it.
@@ -136,6 +137,21 @@ mod tests {
         assert_eq!(names(&[], &confirmed), ["create a", "update b", "replace c", "delete d"]);
         let removes: Vec<bool> = confirmed.iter().map(Action::removes).collect();
         assert_eq!(removes, [false, false, true, true]);
+    }
+
+    #[test]
+    fn machines_that_would_end_are_confirmed_by_their_number() {
+        let count = |from: u32, to: u32| {
+            let change = Change::in_place("count", from, to).ending(from.saturating_sub(to));
+            Action { changes: vec![change], ..action(Verb::Update, "minions", "minions", &[]) }
+        };
+        let made = action(Verb::Create, "minions", "", &[]);
+        assert_eq!(names(&[made.clone()], &[count(1, 2)]), [] as [&str; 0]);
+        assert_eq!(names(&[made], &[count(5, 1)]), ["update minions"]);
+        assert_eq!(names(&[count(4, 3)], &[count(6, 3)]), ["update minions"]);
+        assert_eq!(names(&[count(2, 3)], &[count(6, 3)]), ["update minions"]);
+        assert_eq!(names(&[count(6, 3)], &[count(4, 3)]), [] as [&str; 0]);
+        assert_eq!([count(4, 3).removes(), count(3, 4).removes()], [true, false]);
     }
 
     #[test]

@@ -77,12 +77,27 @@ pub struct Change {
     pub to: String,
     /// What it takes.
     pub effect: Effect,
+    /// How many machines end by it, with all that is on them.
+    #[serde(skip_serializing_if = "is_none")]
+    pub ends: u32,
+}
+
+/// Whether no machine ends.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde has it so")]
+fn is_none(ends: &u32) -> bool {
+    *ends == 0
 }
 
 impl Change {
     /// A change that the thing lives through.
     pub fn in_place(field: impl Into<String>, from: impl fmt::Display, to: impl fmt::Display) -> Change {
-        Change { field: field.into(), from: from.to_string(), to: to.to_string(), effect: Effect::InPlace }
+        Change { field: field.into(), from: from.to_string(), to: to.to_string(), effect: Effect::InPlace, ends: 0 }
+    }
+
+    /// The same, by which so many machines end.
+    #[must_use]
+    pub fn ending(self, machines: u32) -> Change {
+        Change { ends: machines, ..self }
     }
 
     /// A change for which it must be removed and made again.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use aws_config::SdkConfig;
 use aws_sdk_ec2::types::{Filter, ResourceType, Tag, TagSpecification};
 
-use super::story::{UP, difference, down, up};
+use super::story::{UP, census, difference, down, up};
 use super::user::{Account, REGION};
 use super::wire::Verdict;
 use crate::ensure;
@@ -77,6 +77,35 @@ pub async fn who_answers_late_finds_it_made(account: Account) -> Check {
         late.stdout
     );
     down(&account, name).await?.ok("kup down")?;
+
+    // What he said yes to ends none of the machines that somebody else has made more.
+    let other = async { up(&account, name, &["--minions", "3"]).await?.ok("kup up of more by somebody else") };
+    let late = account.on_terminal_after(&arguments, async { other.await.map(drop) }, "y\nn\n").await?;
+    ensure!(
+        late.code == Some(130) && late.stdout.contains("count: 3 → 1") && late.stdout.contains("Do this too? [y/N]"),
+        "{:?}\n{}",
+        late.code,
+        late.stdout
+    );
+    ensure!(wanted(&account).await? == 3, "minions were ended without a word:\n{}", late.stdout);
+
+    // And the end of one cluster is not that of the next of its name.
+    let other = async {
+        down(&account, name).await?.ok("kup down by somebody else")?;
+        up(&account, name, &["--minions", "1"]).await?.ok("kup up again by somebody else")
+    };
+    let removal = ["down", "--provider", "aws", "--name", name];
+    let late = account.on_terminal_after(&removal, async { other.await.map(drop) }, "y\nn\n").await?;
+    ensure!(
+        late.code == Some(130) && late.stdout.contains("Remove this too? [y/N]") && late.stdout.contains("nothing was removed"),
+        "{:?}\n{}",
+        late.code,
+        late.stdout
+    );
+    let census = census(&account, name).await?;
+    ensure!(census["vpcs"] == 1 && census["masters"] == 1, "{census:#}");
+    let sure = account.on_terminal(&removal, "y\n").await?;
+    ensure!(sure.code == Some(0) && !sure.stdout.contains("Remove this too?"), "{:?}\n{}", sure.code, sure.stdout);
     let after = account.dump().await?;
     ensure!(after == before, "down left or took something:\n{}", difference(&before, &after));
     Ok(())

@@ -164,7 +164,8 @@ impl Resource for AutoScalingGroup {
         }
         let mut changes = Vec::new();
         if let Some(desired) = self.desired(found) {
-            changes.push(Change::in_place("count", found.desired, desired));
+            let ends = u32::try_from(found.desired - desired).unwrap_or_default();
+            changes.push(Change::in_place("count", found.desired, desired).ending(ends));
         } else if found.count.as_deref() != Some(self.count.to_string().as_str()) {
             let was = found.count.clone().unwrap_or_else(|| "unknown".to_owned());
             changes.push(Change::in_place("count it was made with", was, self.count));

@@ -1,5 +1,7 @@
 //! `kup down` on AWS.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::Args;
@@ -17,15 +19,19 @@ pub(super) async fn run(args: &Args, provider: AwsProvider, ui: &Ui) -> Result<(
     let (name, place) = (provider.aws.cluster.clone(), format!("{}/{}", provider.aws.identity.account, provider.aws.region));
     ui.report.run(&name, None);
     ui.report.note(format!("AWS account {}", provider.identity()));
-    let volumes = match args.yes {
-        true => Some(args.volumes.unwrap_or(Volumes::Keep)),
+    let confirmed = match args.yes {
+        true => Some(Confirmed { volumes: args.volumes.unwrap_or(Volumes::Keep), shown: None }),
         false => ask(args, &provider, &place, ui).await?,
     };
-    let removed = match volumes {
-        Some(volumes) => {
+    let removed = match confirmed {
+        Some(Confirmed { volumes, shown }) => {
             let command = std::env::args().collect::<Vec<_>>().join(" ");
             let down = Down { volumes, command, break_lock: args.break_lock };
-            down.run(&provider, &ui.interrupt, &ui.report).await?
+            let agree = async |seen: &Seen| match &shown {
+                Some(shown) => reconsider(seen.beyond(shown, volumes), &name, ui).await,
+                None => Ok(()),
+            };
+            down.run(&provider, &agree, &ui.interrupt, &ui.report).await?
         }
         None => Removed { things: 0, kept: Vec::new() },
     };
@@ -44,8 +50,27 @@ pub(super) async fn run(args: &Args, provider: AwsProvider, ui: &Ui) -> Result<(
     Ok(())
 }
 
+/// What somebody said yes to.
+struct Confirmed {
+    volumes: Volumes,
+    /// The ids of what he was shown; none if he wanted to see nothing.
+    shown: Option<BTreeSet<String>>,
+}
+
+/// Asks again about what stands now and was not shown: another cluster may have that name by now.
+async fn reconsider(beyond: Vec<String>, name: &str, ui: &Ui) -> Result<()> {
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    ui.report.warn(format!("cluster {name} has changed since it was shown, and this stands too now: {}", beyond.join("; ")));
+    match ui.confirm("Remove this too?", false).await? {
+        true => Ok(()),
+        false => Err(Error::new("nothing was removed").kind(Kind::Interrupted)),
+    }
+}
+
 /// Asks whether to remove what there is, and what is to become of claimed volumes; none if there is nothing.
-async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Result<Option<Volumes>> {
+async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Result<Option<Confirmed>> {
     let name = &provider.aws.cluster;
     let span = ui.report.step("plan");
     span.waiting("every service to list what is the cluster's");
@@ -67,7 +92,7 @@ async fn ask(args: &Args, provider: &AwsProvider, place: &str, ui: &Ui) -> Resul
         seen.count(volumes)
     );
     match ui.confirm(question, false).await? {
-        true => Ok(Some(volumes)),
+        true => Ok(Some(Confirmed { volumes, shown: Some(seen.ids()) })),
         false => Err(Error::new("nothing was removed").kind(Kind::Interrupted)),
     }
 }
