@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Aws;
-use super::fault::Fault;
+use super::fault::{Failure, Fault};
 use super::permissions::{Need, Scope, implied, need};
 use super::resource::bucket;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -340,19 +340,29 @@ async fn renew(
                 Ok(Seen::There { content, .. }) => taken(&aws, content.and_then(|content| content.holder).as_ref()),
                 Ok(Seen::NoBucket | Seen::NoLock) if removes => return etag,
                 Ok(Seen::NoBucket | Seen::NoLock) => gone(&aws),
-                Err(failure) => failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster)),
+                Err(failure) => not_renewed(&aws, failure, removes),
             },
             // There is time to try it again.
             Err(_) if written.elapsed() + AGAIN < LIFE => {
                 pause = AGAIN;
                 continue;
             }
-            Err(failure) => failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster)),
+            Err(failure) => not_renewed(&aws, failure, removes),
         };
         // Fails only if nobody listens any more.
         let _ = lost.send(Some(error));
         return etag;
     }
+}
+
+/// AWS did not take the holder's word for so long that others may have the lock.
+fn not_renewed(aws: &Aws, failure: Failure, removes: bool) -> Error {
+    let error = failure.error(format!("the lock of cluster {} could not be renewed", aws.cluster));
+    // What `up` leaves behind, it looks up itself.
+    if !removes {
+        return error;
+    }
+    error.left("what was not removed until then").hint(format!("`kup down {}` goes on from there", aws.flags()))
 }
 
 /// What to type when the lock is lost.

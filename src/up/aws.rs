@@ -41,6 +41,9 @@ const AFTERMATH: Duration = Duration::from_secs(20);
 /// The same for a user who has stopped the work and waits: with the lock's return it must fit into [`crate::interrupt::LIMIT`].
 const SHORT_AFTERMATH: Duration = Duration::from_secs(3);
 
+/// What the lock is waited for: it is kept in the cluster's bucket, of which another of the same name may only just have gone.
+const FOR_LOCK: &str = "the cluster's bucket; S3 gives back the name of one that was removed after a while";
+
 impl Up {
     /// Makes the cluster be as wanted: the same call starts, finishes and repairs. A plan that changes nothing begins without the lock:
     /// its masters are looked at, and set right by what every other call with this config would do too. Whoever has another config has a
@@ -62,6 +65,7 @@ impl Up {
             }
             _ => {
                 let span = report.step("lock");
+                span.waiting(FOR_LOCK);
                 // Whoever is refused here made nothing: what stands is whoever's who holds the lock.
                 let lock = span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await)?;
                 let work = async {
@@ -303,6 +307,7 @@ impl Up {
             return Ok(false);
         }
         let span = report.step("lock");
+        span.waiting(FOR_LOCK);
         let lock = match span.close(Lock::take(&provider.aws, &self.command, self.break_lock).await) {
             Ok(lock) => lock,
             // Nothing of ours was made: what stands is whoever's who holds the lock.
