@@ -164,10 +164,13 @@ fn release_in(book: &Book, user: &str) -> Result<()> {
         !record.users.is_empty()
     });
     for (path, record) in &unused {
-        // Somebody may have put another key there.
-        let is_ours =
-            read(path).is_ok_and(|key| key.is_some_and(|key| key.fingerprint(HashAlg::Sha256).to_string() == record.fingerprint));
-        if is_ours {
+        // Somebody may have put another key there, or have removed its private half alone.
+        let key = match read(path) {
+            Ok(None) => fs::read_to_string(beside(path)).ok().and_then(|text| PublicKey::from_openssh(text.trim()).ok()),
+            Ok(key) => key,
+            Err(_) => None,
+        };
+        if key.is_some_and(|key| key.fingerprint(HashAlg::Sha256).to_string() == record.fingerprint) {
             remove(path)?;
             remove(&beside(path))?;
         }

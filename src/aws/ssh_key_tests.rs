@@ -133,3 +133,22 @@ fn a_key_put_in_the_place_of_one_that_kup_made_stays() {
     release_in(&book, "1/r/a").unwrap();
     assert!(path.exists());
 }
+
+#[test]
+fn a_public_half_that_was_left_alone_goes_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    let print = fingerprint(&public_at(&path).unwrap()).unwrap();
+    let book = Book::at(directory.path().join("keys.json")).unwrap();
+    keep_in(&book, &path, &print, "1/r/a").unwrap();
+    remove(&path).unwrap();
+    release_in(&book, "1/r/a").unwrap();
+    assert!(!beside(&path).exists());
+    // But not another key's.
+    keep_in(&book, &path, &print, "1/r/a").unwrap();
+    let other = PrivateKey::random(&mut OsRng, Algorithm::Ed25519).unwrap();
+    remove(&path).unwrap();
+    write(&beside(&path), &other.public_key().to_openssh().unwrap(), 0o644);
+    release_in(&book, "1/r/a").unwrap();
+    assert!(beside(&path).exists());
+}
