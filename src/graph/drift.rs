@@ -146,7 +146,7 @@ mod tests {
             Action { changes: vec![change], ..action(Verb::Update, "minions", "minions", &[]) }
         };
         let made = action(Verb::Create, "minions", "", &[]);
-        assert_eq!(names(&[made.clone()], &[count(1, 2)]), [] as [&str; 0]);
+        assert_eq!(names(std::slice::from_ref(&made), &[count(1, 2)]), [] as [&str; 0]);
         assert_eq!(names(&[made], &[count(5, 1)]), ["update minions"]);
         assert_eq!(names(&[count(4, 3)], &[count(6, 3)]), ["update minions"]);
         assert_eq!(names(&[count(2, 3)], &[count(6, 3)]), ["update minions"]);
