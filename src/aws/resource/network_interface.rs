@@ -157,7 +157,8 @@ impl Resource for NetworkInterface {
     async fn delete(aws: &Aws, found: &NetworkInterfaceFound) -> Result<()> {
         let what = format!("the network interface {} could not be removed", found.id);
         aws.until_unblocked(&what, || async {
-            unless_gone(aws.ec2.delete_network_interface().network_interface_id(&found.id).send().await.failure()).map(|_| ())
+            let call = aws.ec2.delete_network_interface().network_interface_id(&found.id);
+            unless_gone(call.send().await.failure()).map(|_| ()).map_err(in_use)
         })
         .await
     }
@@ -167,6 +168,13 @@ impl NetworkInterface {
     fn group_ids(&self, cx: &Cx<'_, Aws>) -> Result<Vec<String>> {
         self.groups.iter().map(|group| Ok(cx.get(group)?.id().to_owned())).collect()
     }
+}
+
+/// EC2 has no code of its own for one whose machine is still on its way out: "InvalidParameterValue: Network interface 'eni-…' is currently
+/// in use." It is let go when the machine has ended, which an earlier run may have asked for.
+fn in_use(failure: Failure) -> Failure {
+    let is = failure.code == "InvalidParameterValue" && failure.message.contains("in use");
+    if is { Failure { fault: Fault::Blocked, ..failure } } else { failure }
 }
 
 /// Those that kup makes: all others in the cluster's VPC (of load balancers, of pods' networks) are somebody else's, whatever their tags.
@@ -195,4 +203,40 @@ fn found(interface: aws_sdk_ec2::types::NetworkInterface, name: Option<&str>) ->
 fn sorted(mut ids: Vec<String>) -> Vec<String> {
     ids.sort_unstable();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use aws_sdk_ec2::operation::delete_network_interface::{DeleteNetworkInterfaceError, DeleteNetworkInterfaceOutput};
+    use aws_smithy_mocks::mock;
+
+    use super::*;
+    use crate::aws::testing::{aws, coded, mocked};
+
+    #[tokio::test]
+    async fn one_of_a_machine_on_its_way_out_is_waited_for() {
+        let found = NetworkInterfaceFound {
+            name: "master-1".into(),
+            id: "eni-1".into(),
+            address: "172.20.0.10".into(),
+            subnet: "subnet-1".into(),
+            zone: "us-west-2a".into(),
+            groups: Vec::new(),
+        };
+        let refused = |why: &'static str| {
+            mock!(aws_sdk_ec2::Client::delete_network_interface)
+                .then_error(move || DeleteNetworkInterfaceError::generic(coded("InvalidParameterValue", why)))
+        };
+        let gone =
+            mock!(aws_sdk_ec2::Client::delete_network_interface).then_output(|| DeleteNetworkInterfaceOutput::builder().build());
+        let busy = refused("Network interface 'eni-1' is currently in use.");
+        let mut aws = aws();
+        aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&busy, &gone]);
+        NetworkInterface::delete(&aws, &found).await.unwrap();
+        // What else is invalid does not pass.
+        aws.ec2 = mocked!(aws_sdk_ec2, Sequential, [&refused("eni-1 is managed by a service"), &gone]);
+        assert!(NetworkInterface::delete(&aws, &found).await.is_err());
+    }
 }
