@@ -93,13 +93,13 @@ pub async fn run(args: Args, ui: &Ui) -> Result<()> {
         let provider = provider.of_cluster(&one.cluster);
         let command = std::env::args().collect::<Vec<_>>().join(" ");
         let removal = Down { volumes, command, break_lock: false };
-        // What can't be removed of one is no reason to leave the others.
         let agree = async |seen: &Seen| match seen.entries.iter().find(|entry| lives(entry.address.kind)) {
             Some(entry) => Err(Error::new(format!("cluster {} is no leftover any more: it has {}", one.cluster, entry.address))
                 .why("somebody has made it since it was listed")
                 .hint(format!("`{}` removes it all the same", down(&provider.aws)))),
             None => Ok(()),
         };
+        // What can't be removed of one is no reason to leave the others.
         match removal.run(&provider, &agree, &ui.interrupt, &ui.report).await {
             Ok(removed) if removed.kept.is_empty() => ui.report.note(format!("nothing of {} is left", one.cluster)),
             Ok(removed) => ui.report.note(format!("nothing of {} is left but {}", one.cluster, claims(&removed.kept))),
