@@ -182,6 +182,8 @@ def test_a_dump_sees_everything_and_only_what_is_there(aws, name):
     made(address, ec2.release_address, AllocationId=address)
     volume = ec2.create_volume(AvailabilityZone="us-west-2a", Size=1)["VolumeId"]
     made(volume, ec2.delete_volume, VolumeId=volume)
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    made(snapshot, ec2.delete_snapshot, SnapshotId=snapshot)
     ec2.create_tags(Resources=[volume], Tags=tags(Name=f"{name}-tag"))
     marks.append(f"{name}-tag")
     far = aws.client("ec2", "us-east-1")
